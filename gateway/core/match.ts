@@ -1,0 +1,135 @@
+import type { Operation, Stage } from '@banyan/contracts/vocabulary.ts';
+
+/** One method-and-path pattern, owned by one context. `R` is whatever else the caller keeps with a route. */
+export type RoutePattern<R> = {
+  readonly context: string;
+  /** `/api/orders/:id`, `**` = zero or more segments. */
+  readonly path: string;
+  /** Upper case; null = every method. */
+  readonly methods: readonly string[] | null;
+  /** Absent = GET and HEAD are queries, the rest commands. */
+  readonly operation?: Operation | undefined;
+  /** Caps the stage for this route alone. */
+  readonly maxStage?: Stage | undefined;
+  readonly rest: R;
+};
+
+export type Match<R> =
+  | {
+      readonly kind: 'route';
+      readonly route: RoutePattern<R>;
+      readonly operation: Operation;
+      readonly params: Readonly<Record<string, string>>;
+    }
+  /** The path is owned, the method is named by no route: `else:` of the context decides. */
+  | { readonly kind: 'unowned-method'; readonly context: string; readonly path: string }
+  | { readonly kind: 'none' };
+
+export type Routes<R> = { match(method: string, path: string): Match<R> };
+
+type Node<R> = {
+  readonly literals: Map<string, Node<R>>;
+  param: Node<R> | null;
+  rest: Node<R> | null;
+  readonly routes: RoutePattern<R>[];
+};
+
+const node = <R>(): Node<R> => ({ literals: new Map(), param: null, rest: null, routes: [] });
+
+/** A trailing slash is dropped: frameworks treat both spellings alike, so a command must not slip past its ledger by one. */
+const segmentsOf = (path: string): string[] => {
+  const segments = path.split('/');
+  segments.shift();
+  if (segments.length > 0 && segments.at(-1) === '') segments.pop();
+  return segments;
+};
+
+const operationOf = (method: string): Operation => (method === 'GET' || method === 'HEAD' ? 'query' : 'command');
+
+const NONE = { kind: 'none' } as const;
+
+const child = <R>(at: Node<R>, segment: string): Node<R> => {
+  if (segment === '**') {
+    at.rest ??= node();
+    return at.rest;
+  }
+  if (segment.startsWith(':')) {
+    at.param ??= node();
+    return at.param;
+  }
+  let next = at.literals.get(segment);
+  if (!next) {
+    next = node();
+    at.literals.set(segment, next);
+  }
+  return next;
+};
+
+const paramsOf = (pattern: string, segments: readonly string[]): Record<string, string> => {
+  const params: Record<string, string> = {};
+  const parts = segmentsOf(pattern);
+  const stars = parts.indexOf('**');
+  parts.forEach((part, i) => {
+    if (!part.startsWith(':')) return;
+    // behind `**` positions count from the end
+    const at = stars >= 0 && i > stars ? segments.length - (parts.length - i) : i;
+    params[part.slice(1)] = segments[at] ?? '';
+  });
+  return params;
+};
+
+/**
+ * Compiles patterns into a trie. The most specific pattern that has the method wins: literal before parameter before `**`, segment by segment.
+ * `path` must be the normalised copy (DESIGN.md section 4). Cost grows with the number of segments, not of routes.
+ */
+export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R> => {
+  const root = node<R>();
+  for (const pattern of patterns) {
+    let at = root;
+    for (const segment of segmentsOf(pattern.path)) at = child(at, segment);
+    at.routes.push(pattern);
+  }
+  const empty = patterns.length === 0;
+
+  return {
+    match(method, path) {
+      if (empty) return NONE;
+      const segments = segmentsOf(path);
+      let owned: RoutePattern<R> | null = null;
+
+      const pick = (at: Node<R>): RoutePattern<R> | null => {
+        for (const route of at.routes) {
+          if (route.methods === null || route.methods.includes(method)) return route;
+          owned ??= route;
+        }
+        return null;
+      };
+      const walk = (at: Node<R>, i: number): RoutePattern<R> | null => {
+        if (i === segments.length) {
+          const found = pick(at);
+          if (found) return found;
+        } else {
+          const literal = at.literals.get(segments[i]!);
+          const byLiteral = literal && walk(literal, i + 1);
+          if (byLiteral) return byLiteral;
+          const byParam = at.param && segments[i] !== '' ? walk(at.param, i + 1) : null;
+          if (byParam) return byParam;
+        }
+        if (at.rest) {
+          const leaf = at.rest.literals.size === 0 && !at.rest.param && !at.rest.rest;
+          if (leaf) return pick(at.rest);
+          for (let j = i; j <= segments.length; j++) {
+            const byRest = walk(at.rest, j);
+            if (byRest) return byRest;
+          }
+        }
+        return null;
+      };
+
+      const route = walk(root, 0);
+      if (route) return { kind: 'route', route, operation: route.operation ?? operationOf(method), params: paramsOf(route.path, segments) };
+      const unowned = owned as RoutePattern<R> | null;
+      return unowned ? { kind: 'unowned-method', context: unowned.context, path: unowned.path } : NONE;
+    },
+  };
+};
