@@ -1,0 +1,415 @@
+import { OPERATIONS, ROLES, STAGES } from '@banyan/contracts/vocabulary.ts';
+import { z } from 'zod';
+import { isMethod, parsePathTemplate } from './syntax.ts';
+import {
+  address,
+  decimal,
+  duration,
+  eventCondition,
+  origin,
+  originOrNone,
+  pathPattern,
+  percent,
+  postgresUrl,
+  requestTemplate,
+  selector,
+  share,
+  size,
+  text,
+  textual,
+  whole,
+  yesNo,
+} from './values.ts';
+
+/**
+ * The one schema of `banyan.yaml` (DESIGN.md section 4): types, defaults and the JSON Schema come from it.
+ * Keys keep their written names; parsed values are plain numbers: durations in ms, sizes in bytes, shares and percentages in basis points (0..10000).
+ * Rules that look at two places at once are in `checks.ts`.
+ */
+const object = <S extends z.core.$ZodLooseShape>(shape: S) => z.strictObject(shape);
+
+const oneOf = <const V extends readonly [string, ...string[]]>(values: V) => z.enum(values, { error: `one of ${values.join(', ')}` });
+
+/** A header line `Name: value`, e.g. `authorization: Bearer …`. */
+const headerLine = () =>
+  textual('a header such as "authorization: Bearer TOKEN"', (raw) => {
+    const found = /^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):\s*([\x20-\x7e\t]+)$/.exec(raw);
+    return found === null
+      ? { ok: false, expected: 'a header such as "authorization: Bearer TOKEN"' }
+      : { ok: true, value: { name: (found[1] ?? '').toLowerCase(), value: (found[2] ?? '').trim() } };
+  });
+
+const cidr = () =>
+  textual('an address block such as 10.0.0.0/8, or one address', (raw) => {
+    const [ip = '', bits, more] = raw.trim().split('/');
+    const v4 = /^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$/.test(ip);
+    const v6 = ip.includes(':') && URL.canParse(`http://[${ip}]/`);
+    const most = v4 ? 32 : 128;
+    const fits = (v4 || v6) && more === undefined && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= most));
+    return fits ? { ok: true, value: raw.trim() } : { ok: false, expected: 'an address block such as 10.0.0.0/8, or one address' };
+  });
+
+const listenEntry = object({
+  address: address(),
+  /** PEM text (for instance by `${file:…}`), or the path of a PEM file. */
+  tls: object({ cert: text(1_048_576), key: text(1_048_576) })
+    .nullable()
+    .prefault(null),
+  http2: yesNo().prefault(false),
+});
+
+const listenItem = z
+  .union([address(), listenEntry], { error: 'HOST:PORT such as 127.0.0.1:8080, or { address, tls: { cert, key }, http2 }' })
+  .transform((entry) =>
+    'address' in entry ? { ...entry.address, tls: entry.tls, http2: entry.http2 } : { ...entry, tls: null, http2: false },
+  );
+
+const listen = z
+  .union([listenItem, z.array(listenItem).min(1, { error: 'at least one address' })], {
+    error: 'HOST:PORT such as 127.0.0.1:8080, or a list of them',
+  })
+  .transform((value) => (Array.isArray(value) ? value : [value]));
+
+const timeouts = (response: string) =>
+  object({
+    /** ms until the connection must stand. */
+    connect: duration().prefault('2s'),
+    /** ms from the end of the request to the first byte of the answer. */
+    response: duration().prefault(response),
+    /** ms without a byte inside an answer. */
+    idle: duration().prefault('5m'),
+  });
+
+const legacy = object({
+  url: origin().nullable().prefault(null),
+  urls: z.array(origin(), { error: 'a list of addresses' }).max(64).prefault([]),
+  /** Which Host the monolith sees: the client's, or its own. */
+  hostHeader: oneOf(['preserve', 'upstream']).prefault('preserve'),
+  timeouts: timeouts('60s').prefault({}),
+  /** Sockets per monolith instance. */
+  connections: whole(1, 65_536).prefault(256),
+  /** The header with which the reconciler asks; never a client's credentials. */
+  auth: headerLine().nullable().prefault(null),
+})
+  /** `urls` always holds every instance; empty only under `banyan dev`, which brings its own monolith. `url` is the first. */
+  .transform((value) => {
+    const urls = value.urls.length > 0 ? value.urls : value.url === null ? [] : [value.url];
+    return { ...value, urls, url: urls[0] ?? null };
+  });
+
+const admin = object({
+  listen: address().prefault('127.0.0.1:8081'),
+  tokens: z
+    .array(object({ name: text(64), role: oneOf(ROLES), token: text() }), { error: 'a list of { name, role, token }' })
+    .max(256)
+    .prefault([]),
+  /** Host header allow-list, without ports. */
+  hosts: z.array(text(255), { error: 'a list of host names' }).max(256).prefault(['localhost', '127.0.0.1']),
+  peers: z.array(origin(), { error: 'a list of addresses' }).max(64).prefault([]),
+  approvals: whole(0, 10).prefault(0),
+});
+
+const mappingText = selector(['json', 'header', 'query', 'cookie', 'status']);
+
+/** What a mapping function of `banyan.config.ts` sees: `{ request: { body, headers, query, … }, response: { … }, params }`. */
+export type MappingFunction = (source: Readonly<Record<string, unknown>>) => unknown;
+
+/** A selector, or (in `banyan.config.ts` only) a function. */
+export const mapping = z.union([mappingText, z.custom<MappingFunction>((value) => typeof value === 'function')], {
+  error: 'a JSONPath such as $.response.body.id, header:NAME, query:NAME, cookie:NAME or status',
+});
+
+const resolve = object({
+  /** Path asked of the upstream; `{key}` is the idempotency key, other places are the route's parameters. */
+  get: textual('a path such as /api/orders?ref={key}', parsePathTemplate),
+  /** A value found here means that the command was applied. */
+  applied: selector(['json', 'status']),
+  /** What stands for the answer's body in mapping and replay; null = a repeat gets 409 `answer-lost`. */
+  body: selector(['json']).nullable().prefault(null),
+  /** Status that stands for the answer's. */
+  status: whole(200, 399).prefault(200),
+});
+
+const writes = object({
+  /** `key`: the upstream honours Idempotency-Key; `natural`: a repeat has no second effect; `database`: the adapter writes with the ledger; `none`: opaque. */
+  idempotency: oneOf(['key', 'natural', 'database', 'none']).prefault('none'),
+  resolve: resolve.nullable().prefault(null),
+  /** ms before "not there" counts as not applied; null in the file = response timeout + 30 s, filled in when loaded. */
+  settle: duration().nullable().prefault(null),
+  /** ms a repeat waits for the one in flight. */
+  deadline: duration().prefault('10s'),
+  /** Bytes; a longer request is 413. */
+  bodyLimit: size().prefault('1MiB'),
+  /** Bytes of an answer that are kept for replay. */
+  answerLimit: size().prefault('256KiB'),
+  /** Legacy request that makes up for a committed command; places as in `resolve.get`, and `{aggregate}`. */
+  compensate: requestTemplate().nullable().prefault(null),
+});
+
+/** Methods of a match that names none. */
+export const ANY_METHOD = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
+
+const method = () =>
+  textual('an HTTP method in capitals, such as GET', (raw) =>
+    isMethod(raw) ? { ok: true, value: raw } : { ok: false, expected: 'an HTTP method in capitals, such as GET' },
+  );
+
+const match = object({
+  path: pathPattern(),
+  /** Absent = GET HEAD POST PUT PATCH DELETE OPTIONS. */
+  methods: z
+    .array(method(), { error: 'a list of methods such as [ GET, HEAD ]' })
+    .min(1, { error: 'at least one method' })
+    .prefault([...ANY_METHOD]),
+  /** null = by method: GET and HEAD are queries, the rest commands. */
+  operation: oneOf(OPERATIONS).nullable().prefault(null),
+  /** The furthest stage at which this route is still diverted; null = no cap. */
+  maxStage: oneOf(STAGES).nullable().prefault(null),
+  writes: writes.prefault({}),
+});
+
+const at = () => selector(['json', 'header', 'status']);
+
+const day = () =>
+  textual('a day such as 2027-03-01', (raw) => {
+    const time = /^\d{4}-\d{2}-\d{2}$/.test(raw) ? new Date(`${raw}T00:00:00Z`) : null;
+    // Date rolls 2027-02-31 over into March; a day that reads back otherwise does not exist.
+    const real = time !== null && !Number.isNaN(time.getTime()) && time.toISOString().startsWith(raw);
+    return real ? { ok: true, value: raw } : { ok: false, expected: 'a day such as 2027-03-01' };
+  });
+
+const list = <T extends z.ZodType>(item: T, expected: string) =>
+  z.array(item, { error: expected }).max(1_000, { error: 'at most 1000 entries' });
+
+/** A context's `parity:` block; also the shape of `banyan parity compare --rules`. */
+export const paritySchema = object({
+  /** Share of queries mirrored. */
+  sample: share().prefault('100%'),
+  /** Share of mirrored pairs compared. */
+  compare: share().prefault('100%'),
+  /** Share of pairs for which legacy is asked twice, to learn noise. */
+  probe: share().prefault('5%'),
+  /** `until` is the first day (UTC) on which the rule no longer holds; null = always. */
+  ignore: list(
+    object({ at: at(), because: text(512), until: day().nullable().prefault(null) }),
+    'a list of { at, because, until }',
+  ).prefault([]),
+  /** Exactly one of `by` and `as` is set. */
+  arrays: list(
+    object({ at: selector(['json']), by: text(256).nullable().prefault(null), as: oneOf(['set', 'multiset']).nullable().prefault(null) }),
+    'a list of { at, by } or { at, as }',
+  ).prefault([]),
+  tolerance: list(object({ at: selector(['json']), abs: decimal(0, 1e15) }), 'a list of { at, abs }').prefault([]),
+  /** Path patterns of queries that are never mirrored. */
+  unsafeQueries: list(pathPattern(), 'a list of path patterns').prefault([]),
+  /** Bytes; larger answers are compared by streamed digest. */
+  bodyLimit: size().prefault('1MiB'),
+});
+
+const event = object({
+  when: eventCondition(),
+  type: z
+    .string({ error: 'an event type such as order.placed.v1' })
+    .regex(/^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)+\.v[0-9]+$/, { error: 'an event type such as order.placed.v1' }),
+  /** Gives the aggregate's id. */
+  aggregate: mapping,
+  data: z.record(text(128), mapping, { error: 'a mapping of field names to where their values stand' }),
+  mode: oneOf(['ledger', 'tentative']).prefault('ledger'),
+});
+
+const ramp = object({
+  /** Canary shares in basis points, rising. Written as percentages. */
+  steps: list(percent(), 'a list of percentages').min(1, { error: 'at least one step' }).prefault([1, 5, 25, 50, 100]),
+  hold: duration().prefault('10m'),
+  minRequests: whole(1, 1_000_000_000).prefault(500),
+  gate: object({
+    parity: object({ good: decimal(0, 1).prefault(0.9995), bad: decimal(0, 1).prefault(0.998) }).prefault({}),
+    errors: object({ floor: decimal(0, 1).prefault(0.001) }).prefault({}),
+    latencyP95Ratio: decimal(0, 1_000).prefault(1.3),
+    latencyP99Ratio: decimal(0, 1_000).prefault(1.5),
+  }).prefault({}),
+});
+
+const stickySelector = () =>
+  textual('header:NAME or cookie:NAME', (raw) => {
+    const found = /^(header|cookie):([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$/.exec(raw.trim());
+    if (found === null) return { ok: false, expected: 'header:NAME or cookie:NAME' };
+    const name = found[2] ?? '';
+    return {
+      ok: true,
+      value: found[1] === 'header' ? ({ from: 'header', name: name.toLowerCase() } as const) : ({ from: 'cookie', name } as const),
+    };
+  });
+
+const context = object({
+  /** Contexts of one group share salt, stage, share, kill and flip. */
+  group: text(63).nullable().prefault(null),
+  match: list(match, 'a list of { path, methods }').min(1, { error: 'at least one match' }),
+  /** Who answers methods under owned paths that no match names; null = undecided, and cutover is refused while there are any. */
+  else: oneOf(['legacy', 'refuse']).nullable().prefault(null),
+  /** The extracted service; null while there is none, and then the stage is `legacy`. */
+  extracted: object({ url: origin(), timeouts: timeouts('2s').prefault({}), connections: whole(1, 65_536).prefault(256) })
+    .nullable()
+    .prefault(null),
+  /** First one present wins; empty = a `banyan-id` cookie is issued. */
+  stickyKey: z
+    .union([stickySelector(), list(stickySelector(), 'a list of header:NAME and cookie:NAME')], {
+      error: 'a list of header:NAME and cookie:NAME',
+    })
+    .transform((value) => (Array.isArray(value) ? value : [value]))
+    .prefault([]),
+  /** Only the first start reads it; the store owns it afterwards. */
+  stage: oneOf(STAGES).prefault('legacy'),
+  /** Canary share in basis points with which `stage: canary` starts; read only then. */
+  share: share().prefault('0%'),
+  /** Passed to opossum as they are; `capacity` = requests in flight. */
+  breaker: object({
+    errorThresholdPercentage: decimal(0, 100).prefault(50),
+    volumeThreshold: whole(0, 1_000_000).prefault(20),
+    resetTimeoutMs: whole(1, 86_400_000).prefault(10_000),
+    capacity: whole(1, 1_000_000).prefault(200),
+  }).prefault({}),
+  commands: oneOf(['hold', 'follow']).prefault('hold'),
+  /** ms that a client's queries stay on the side that has its command, at most. */
+  pin: duration().prefault('10s'),
+  /** Who publishes what legacy executed. */
+  publisher: oneOf(['ledger', 'capture']).prefault('ledger'),
+  shadow: object({
+    maxPerSecond: whole(0, 1_000_000).prefault(50),
+    concurrency: whole(1, 10_000).prefault(20),
+    cookies: oneOf(['pass', 'drop']).prefault('pass'),
+  }).prefault({}),
+  parity: paritySchema.prefault({}),
+  events: list(event, 'a list of { when, type, aggregate, data, mode }').prefault([]),
+  ramp: ramp.prefault({}),
+});
+
+const identity = object({
+  /** Asked of legacy with the client's credentials. */
+  from: textual('GET PATH such as GET /whoami', (raw) => {
+    const found = /^GET\s+(\/\S*)(?:\s+on\s+legacy)?$/.exec(raw.trim());
+    return found === null
+      ? { ok: false, expected: 'GET PATH such as GET /whoami' }
+      : { ok: true, value: { method: 'GET' as const, path: found[1] ?? '/' } };
+  }),
+  cache: duration().prefault('30s'),
+  /** Header that carries the signed JWT, in lower case. */
+  as: textual('header:NAME such as header:x-banyan-identity', (raw) => {
+    const found = /^header[: ]\s*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$/.exec(raw.trim());
+    return found === null
+      ? { ok: false, expected: 'header:NAME such as header:x-banyan-identity' }
+      : { ok: true, value: { header: (found[1] ?? '').toLowerCase() } };
+  }).prefault('header:x-banyan-identity'),
+});
+
+const streams = object({
+  facts: text(128).prefault('domain-events'),
+  commands: text(128).prefault('order-commands'),
+  region: text(64).prefault('eu-west-1'),
+  /** null = AWS. */
+  endpoint: originOrNone().nullable().prefault(null),
+  /** KPL aggregation. */
+  aggregate: yesNo().prefault(true),
+});
+
+/** Names of contexts: also flag keys, event prefixes and parts of `source`. */
+const contextName = z
+  .string()
+  .max(63, { error: 'a name of at most 63 characters' })
+  .regex(/^(?!constructor$)[a-z][a-z0-9-]*$/, { error: 'a context name of lower-case letters, digits and -, such as order' });
+
+export const configSchema = object({
+  version: z.union([z.literal(1), z.literal('1')], { error: '1' }).transform((): 1 => 1),
+  /** Always a list once parsed. */
+  listen: listen.prefault('127.0.0.1:8080'),
+  client: object({
+    headerTimeout: duration().prefault('10s'),
+    idleTimeout: duration().prefault('65s'),
+    maxHeaderBytes: size().prefault('64KiB'),
+    maxConnections: whole(1, 10_000_000).prefault(10_000),
+  }).prefault({}),
+  /** ms that requests in flight get after SIGTERM. */
+  drain: duration().prefault('30s'),
+  admin: admin.prefault({}),
+  legacy: legacy.prefault({}),
+  adapter: object({
+    url: origin().prefault('http://127.0.0.1:8090'),
+    legacyDatabase: postgresUrl().nullable().prefault(null),
+    capture: oneOf(['trigger', 'wal', 'outbox']).prefault('trigger'),
+  }).prefault({}),
+  identity: identity.nullable().prefault(null),
+  trustedProxies: list(cidr(), 'a list of address blocks').prefault([]),
+  debugHeaders: yesNo().prefault(false),
+  /** null = none (or the embedded one under `banyan dev`). */
+  store: postgresUrl().nullable().prefault(null),
+  /** null = none; under `banyan dev` the defaults of its keys. */
+  streams: streams.nullable().prefault(null),
+  /** Flags older than `maxStale` (ms) send no command of a context with events or back-sync; also the heartbeat of replicas. */
+  flags: object({ maxStale: duration().prefault('5s') }).prefault({}),
+  /** Read by `banyan dev` only; a port of 0 is chosen by the system. */
+  dev: object({
+    dataDir: text().prefault('.banyan'),
+    postgresPort: whole(0, 65_535).prefault(5_433),
+    kinesisPort: whole(0, 65_535).prefault(4_567),
+  }).prefault({}),
+  traffic: object({ record: oneOf(['off', 'summary', 'full']).prefault('summary') }).prefault({}),
+  redact: list(selector(['json', 'header', 'query', 'cookie']), 'a list such as [ header:authorization, $..password ]').prefault([
+    'header:authorization',
+    'header:cookie',
+    'header:set-cookie',
+    'query:token',
+    '$..password',
+    '$..card',
+  ]),
+  backlog: object({ maxBytes: size().prefault('4GiB') }).prefault({}),
+  /** Secret from which the key that seals stored requests and answers is derived: 32 random bytes in hex or base64, or a passphrase of 16 characters or more. The same on all replicas. null = none given. */
+  seal: object({
+    key: z
+      .string({ error: 'text' })
+      .refine((key) => key === '' || key.length >= 16, { error: 'a secret of at least 16 characters' })
+      .transform((key) => (key === '' ? null : key))
+      .nullable()
+      .prefault(null),
+  }).prefault({}),
+  log: object({ level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'silent']).prefault('info') }).prefault({}),
+  contexts: z.record(contextName, context, { error: 'a mapping of context names to contexts' }).prefault({}),
+});
+
+type DeepReadonly<T> = T extends (...args: never[]) => unknown
+  ? T
+  : T extends readonly (infer Item)[]
+    ? readonly DeepReadonly<Item>[]
+    : T extends object
+      ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> }
+      : T;
+
+/** What one writes in `banyan.config.ts`: everything optional but `version`. */
+export type ConfigInput = z.input<typeof configSchema>;
+type Parsed = z.output<typeof configSchema>;
+type ParsedContext = Parsed['contexts'][string];
+type ParsedRoute = ParsedContext['match'][number];
+
+/** How commands of one route are written; durations in ms, limits in bytes. `settle` is always filled in. */
+export type WritesConfig = DeepReadonly<Omit<ParsedRoute['writes'], 'settle'> & { settle: number }>;
+/** One entry of `match`. */
+export type RouteConfig = DeepReadonly<Omit<ParsedRoute, 'writes'>> & { readonly writes: WritesConfig };
+export type ContextConfig = DeepReadonly<Omit<ParsedContext, 'match'>> & { readonly match: readonly RouteConfig[] };
+/** The effective configuration: checked, complete, deeply frozen. */
+export type Config = DeepReadonly<Omit<Parsed, 'contexts'>> & { readonly contexts: Readonly<Record<string, ContextConfig>> };
+
+export type ListenConfig = Config['listen'][number];
+export type ClientConfig = Config['client'];
+export type AdminConfig = Config['admin'];
+export type LegacyConfig = Config['legacy'];
+export type AdapterConfig = Config['adapter'];
+export type StreamsConfig = NonNullable<Config['streams']>;
+export type ExtractedConfig = NonNullable<ContextConfig['extracted']>;
+export type StickyKeySelector = ContextConfig['stickyKey'][number];
+export type BreakerConfig = ContextConfig['breaker'];
+export type ShadowConfig = ContextConfig['shadow'];
+export type ParityConfig = ContextConfig['parity'];
+export type EventConfig = ContextConfig['events'][number];
+/** A selector such as `$.response.body.id`, or a function. */
+export type MappingConfig = EventConfig['aggregate'];
+export type ResolveConfig = NonNullable<WritesConfig['resolve']>;
+export type RampConfig = ContextConfig['ramp'];
