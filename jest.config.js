@@ -8,6 +8,8 @@ export default {
   testMatch: ['**/*.test.ts'],
   testPathIgnorePatterns: ['/node_modules/', '/dist/', '/test/browser/'],
   modulePathIgnorePatterns: ['<rootDir>/.banyan'],
+  globalSetup: '<rootDir>/test/harness/global-setup.ts',
+  globalTeardown: '<rootDir>/test/harness/global-teardown.ts',
   maxWorkers: 2,
   testTimeout: 30_000,
 };

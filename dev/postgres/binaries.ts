@@ -85,22 +85,22 @@ export const installInto = async (root: string, from: Package): Promise<string> 
   if (await complete(directory, wanted)) return directory;
   await sweep(root, name);
   const draft = `${directory}.${randomUUID()}`;
-  await copyReadable(join(from.directory, 'native'), draft);
-  for (const link of wanted) {
-    const path = join(draft, link.path);
-    if ((await lstat(path).catch(() => null)) === null) await symlink(link.target, path);
-  }
-  if (await complete(directory, wanted)) {
+  try {
+    await copyReadable(join(from.directory, 'native'), draft);
+    for (const link of wanted) {
+      const path = join(draft, link.path);
+      if ((await lstat(path).catch(() => null)) === null) await symlink(link.target, path);
+    }
+    // Only a copy that a cleaner of temporary files has thinned out is put away; one that has just become whole is in use.
+    if ((await lstat(directory).catch(() => null)) !== null && !(await complete(directory, wanted)))
+      await rename(directory, `${directory}.${randomUUID()}`);
+    await rename(draft, directory);
+  } catch (error) {
     await rm(draft, { recursive: true, force: true });
-    return directory;
+    if (!(await complete(directory, wanted)))
+      throw new PostgresStartError(`PostgreSQL's programs could not be copied to ${directory}: ${(error as Error).message}`);
   }
-  // What stands there is a copy that a cleaner of temporary files has thinned out, or nothing.
-  await rename(directory, `${directory}.${randomUUID()}`).catch(() => undefined);
-  await rename(draft, directory).catch(async (error: unknown) => {
-    await rm(draft, { recursive: true, force: true });
-    if (!(await complete(directory, wanted))) throw error; // lost a race: the winner's copy is as good
-  });
-  return directory;
+  return directory; // ours, or that of another start which was first
 };
 
 /** Where the copy may lie: ours alone to write (root must not run what others could replace), and within the server user's reach. */
