@@ -1,0 +1,134 @@
+import type { Stage, Upstream } from '@banyan/contracts/vocabulary.ts';
+import type { Knex } from 'knex';
+import type { ContextFlag } from '../core/decide.ts';
+
+/** A flag as the store holds it, with who changed it last. */
+export type StoredFlag = ContextFlag & {
+  readonly frozenBy: string | null;
+  /** Last change of stage: start of the parity window. */
+  readonly since: Date;
+  readonly updatedAt: Date;
+  readonly updatedBy: string;
+};
+
+/** What the configuration says of a context the store has not met yet. */
+export type FlagSeed = { readonly name: string; readonly group: string | null; readonly stage: Stage; readonly canaryShareBp: number };
+
+/** The columns a change may set; `version` rises with every change. */
+export type FlagPatch = Partial<{
+  stage: Stage;
+  canary_share_bp: number;
+  killed: boolean;
+  frozen_by: string | null;
+  owner: Upstream;
+  epoch: number;
+  grp: string | null;
+}>;
+
+type Row = {
+  name: string;
+  grp: string | null;
+  stage: Stage;
+  canary_share_bp: number;
+  killed: boolean;
+  frozen_by: string | null;
+  owner: Upstream;
+  epoch: number;
+  version: string;
+  since: Date;
+  updated_at: Date;
+  updated_by: string;
+};
+
+const flagOf = (row: Row): StoredFlag => ({
+  name: row.name,
+  group: row.grp,
+  stage: row.stage,
+  canaryShareBp: row.canary_share_bp,
+  killed: row.killed,
+  frozen: row.frozen_by !== null,
+  frozenBy: row.frozen_by,
+  owner: row.owner,
+  epoch: row.epoch,
+  version: Number(row.version),
+  since: row.since,
+  updatedAt: row.updated_at,
+  updatedBy: row.updated_by,
+});
+
+/** Announces that flags changed; listeners read the table, the payload is only the name. */
+export const FLAG_CHANNEL = 'banyan_flags';
+
+export const loadFlags = async (db: Knex): Promise<StoredFlag[]> =>
+  (await db<Row>('banyan.context').select('*').orderBy('name')).map(flagOf);
+
+/**
+ * Makes rows for contexts the store does not know. Only a stage that hands over no write ownership may come from a file:
+ * `cutover` and `retired` are reached by flips, never by a seed.
+ * @returns the names that were refused.
+ */
+export const seedFlags = async (db: Knex, seeds: readonly FlagSeed[]): Promise<string[]> => {
+  const refused: string[] = [];
+  for (const seed of seeds) {
+    if (seed.stage === 'cutover' || seed.stage === 'retired') {
+      const known = await db<Row>('banyan.context').where({ name: seed.name }).first('name');
+      if (!known) refused.push(seed.name);
+      continue;
+    }
+    await db('banyan.context')
+      .insert({ name: seed.name, grp: seed.group, stage: seed.stage, canary_share_bp: seed.canaryShareBp })
+      .onConflict('name')
+      .ignore();
+    // the group lives in the file; the stage does not
+    await db('banyan.context').where({ name: seed.name }).whereRaw('grp is distinct from ?', [seed.group]).update({ grp: seed.group });
+  }
+  return refused;
+};
+
+/** Locks the rows of `names` for a change, in a fixed order so that two changes cannot wait for each other. */
+export const lockFlags = async (trx: Knex, names: readonly string[]): Promise<StoredFlag[]> =>
+  (
+    await trx<Row>('banyan.context')
+      .whereIn('name', [...names])
+      .orderBy('name')
+      .forUpdate()
+      .select('*')
+  ).map(flagOf);
+
+/** Applies one patch inside the caller's transaction, raises the version and announces it at commit. */
+export const patchFlag = async (trx: Knex, name: string, patch: FlagPatch, actor: string): Promise<StoredFlag> => {
+  const staged = patch.stage !== undefined || patch.canary_share_bp !== undefined;
+  const [row] = await trx<Row>('banyan.context')
+    .where({ name })
+    .update({
+      ...patch,
+      version: trx.raw('version + 1') as unknown as string,
+      updated_at: trx.fn.now() as unknown as Date,
+      updated_by: actor,
+      ...(staged ? { since: trx.fn.now() as unknown as Date } : {}),
+    })
+    .returning('*');
+  await trx.raw('select pg_notify(?, ?)', [FLAG_CHANNEL, name]);
+  return flagOf(row as Row);
+};
+
+/** One audit row in the transaction of the change it reports. */
+export const appendAudit = async (
+  trx: Knex,
+  entry: { actor: string; action: string; context: string | null; before: unknown; after: unknown; reason: string; evidence?: unknown },
+): Promise<void> => {
+  await trx.raw('select banyan.append_audit(?, ?, ?, ?::jsonb, ?::jsonb, ?, ?::jsonb)', [
+    entry.actor,
+    entry.action,
+    entry.context,
+    JSON.stringify(entry.before ?? null),
+    JSON.stringify(entry.after ?? null),
+    entry.reason,
+    JSON.stringify(entry.evidence ?? null),
+  ]);
+};
+
+/** Takes the lock that every append holds shared: once granted, no transaction that saw the earlier state is open. */
+export const lockAppends = async (trx: Knex, context: string): Promise<void> => {
+  await trx.raw('select pg_advisory_xact_lock(banyan.context_lock(?))', [context]);
+};

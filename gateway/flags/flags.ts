@@ -1,0 +1,261 @@
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { AppError } from '@banyan/contracts/errors.ts';
+import type { Knex } from 'knex';
+import type { Logger } from 'pino';
+import type { ContextFlag } from '../core/decide.ts';
+import { FLAG_CHANNEL, type FlagSeed, loadFlags, type StoredFlag, seedFlags } from './flag-store.ts';
+import type { Listener } from './listener.ts';
+
+export type FlagsDeps = {
+  /** null = no store: flags come from the file, kill is local, nothing else changes. */
+  readonly db: Knex | null;
+  readonly listener: Listener | null;
+  readonly memberId: string;
+  readonly memberName: string;
+  readonly seeds: readonly FlagSeed[];
+  /** Last-known-good and local kills are kept here; null = nowhere. */
+  readonly stateFile: string | null;
+  readonly pollMs?: number;
+  readonly heartbeatMs?: number;
+  readonly now: () => number;
+  readonly log: Logger;
+};
+
+/** The in-memory copy that requests read, and the heartbeat that tells other processes which version it serves. */
+export type Flags = {
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  current(context: string): StoredFlag | undefined;
+  all(): StoredFlag[];
+  /** Milliseconds since the snapshot was last known to be the store's; Infinity before the first load. Without a store 0. */
+  ageMs(): number;
+  /** Reads the store now; used after a change made here. */
+  refresh(): Promise<void>;
+  /** Resolves when the context is not frozen, or after `timeoutMs` with false. */
+  thawed(context: string, timeoutMs: number): Promise<boolean>;
+  /** Kills without the store: kept on disk, merged into every later snapshot until the store has it. */
+  killLocally(contexts: readonly string[]): Promise<void>;
+  pendingKills(): string[];
+  onChange(listener: (flag: StoredFlag, before: StoredFlag | undefined) => void): () => void;
+};
+
+type Saved = {
+  readonly flags: (Omit<StoredFlag, 'since' | 'updatedAt'> & { since: string; updatedAt: string })[];
+  readonly kills: string[];
+};
+
+const fromSeed = (seed: FlagSeed): StoredFlag => ({
+  name: seed.name,
+  group: seed.group,
+  // a file cannot say who owns the writes
+  stage: seed.stage === 'cutover' || seed.stage === 'retired' ? 'legacy' : seed.stage,
+  canaryShareBp: seed.canaryShareBp,
+  killed: false,
+  frozen: false,
+  frozenBy: null,
+  owner: 'legacy',
+  epoch: 1,
+  version: 0,
+  since: new Date(0),
+  updatedAt: new Date(0),
+  updatedBy: 'config',
+});
+
+export const createFlags = (deps: FlagsDeps): Flags => {
+  const { db, log, now } = deps;
+  let flags = new Map<string, StoredFlag>();
+  let freshAt = Number.NEGATIVE_INFINITY;
+  let kills = new Set<string>();
+  let stopped = false;
+  let refreshing: Promise<void> | null = null;
+  let again = false;
+  const timers: NodeJS.Timeout[] = [];
+  const listeners = new Set<(flag: StoredFlag, before: StoredFlag | undefined) => void>();
+  let unlisten: (() => void) | null = null;
+  let saving: Promise<void> = Promise.resolve();
+
+  const save = (): void => {
+    const file = deps.stateFile;
+    if (!file) return;
+    const text = JSON.stringify({ flags: [...flags.values()], kills: [...kills] });
+    saving = saving
+      .then(() => writeFile(`${file}.tmp`, text, { mode: 0o600 }))
+      .then(() => rename(`${file}.tmp`, file))
+      .catch((error) => log.warn({ err: error }, 'cannot keep the last known flags on disk'));
+  };
+
+  const adopt = (loaded: readonly StoredFlag[]): void => {
+    const next = new Map(loaded.map((flag) => [flag.name, kills.has(flag.name) ? { ...flag, killed: true } : flag]));
+    const before = flags;
+    flags = next;
+    let changed = before.size !== next.size;
+    for (const flag of next.values()) {
+      const old = before.get(flag.name);
+      if (old && old.version === flag.version && old.killed === flag.killed) continue;
+      changed = true;
+      for (const listener of listeners) listener(flag, old);
+    }
+    if (changed) save();
+  };
+
+  const beat = async (): Promise<void> => {
+    if (!db) return;
+    const seen = Object.fromEntries([...flags.values()].map((flag) => [flag.name, flag.version]));
+    await db.raw(
+      `insert into banyan.member (id, name, seen) values (?, ?, ?::jsonb)
+       on conflict (id) do update set heartbeat_at = now(), seen = excluded.seen`,
+      [deps.memberId, deps.memberName, JSON.stringify(seen)],
+    );
+  };
+
+  /** Kills made while the store was away win as soon as it is back. */
+  const mergeKills = async (): Promise<void> => {
+    if (!db || kills.size === 0) return;
+    const names = [...kills];
+    await db.transaction(async (trx) => {
+      for (const name of names) {
+        const changed = await trx('banyan.context')
+          .where({ name, killed: false })
+          .update({ killed: true, version: trx.raw('version + 1'), updated_at: trx.fn.now(), updated_by: 'local-kill' });
+        if (changed) {
+          await trx.raw('select banyan.append_audit(?, ?, ?, ?::jsonb, ?::jsonb, ?)', [
+            'local-kill',
+            'kill',
+            name,
+            '{"killed":false}',
+            '{"killed":true}',
+            'killed while the store was away',
+          ]);
+          await trx.raw('select pg_notify(?, ?)', [FLAG_CHANNEL, name]);
+        }
+      }
+    });
+    for (const name of names) kills.delete(name);
+    save();
+  };
+
+  const load = async (): Promise<void> => {
+    if (!db) return;
+    await mergeKills();
+    const startedAt = now();
+    const before = flags;
+    const loaded = await loadFlags(db);
+    freshAt = startedAt;
+    adopt(loaded);
+    const moved = loaded.some((flag) => before.get(flag.name)?.version !== flag.version);
+    if (moved) await beat();
+  };
+
+  /** Never two loads at once; a request that comes during one is served by a load begun after it. */
+  const refresh = (): Promise<void> => {
+    if (refreshing) {
+      again = true;
+      return refreshing.then(() => (again ? refresh() : undefined));
+    }
+    again = false;
+    refreshing = load().finally(() => {
+      refreshing = null;
+    });
+    return refreshing;
+  };
+
+  const quietly = (work: () => Promise<void>, what: string): void => {
+    work().catch((error) => {
+      if (!stopped) log.warn({ err: error }, what);
+    });
+  };
+
+  const readSaved = async (): Promise<Saved | null> => {
+    if (!deps.stateFile) return null;
+    try {
+      return JSON.parse(await readFile(deps.stateFile, 'utf8')) as Saved;
+    } catch {
+      return null;
+    }
+  };
+
+  return {
+    async start() {
+      const saved = await readSaved();
+      kills = new Set(saved?.kills ?? []);
+      if (!db) {
+        adopt(deps.seeds.map(fromSeed));
+        return;
+      }
+      try {
+        const refused = await seedFlags(db, deps.seeds);
+        for (const name of refused)
+          log.warn(
+            { context: name },
+            'the store does not know this context and the file may not say cutover or retired: its commands get 503',
+          );
+        await load();
+        await beat();
+      } catch (error) {
+        const known = new Map((saved?.flags ?? []).map((flag) => [flag.name, flag]));
+        adopt(
+          deps.seeds.map((seed) => {
+            const flag = known.get(seed.name);
+            return flag ? { ...flag, since: new Date(flag.since), updatedAt: new Date(flag.updatedAt) } : fromSeed(seed);
+          }),
+        );
+        log.warn({ err: error, from: known.size > 0 ? 'disk' : 'file' }, 'the store does not answer: serving the last known flags');
+      }
+      unlisten = deps.listener?.on(FLAG_CHANNEL, () => quietly(refresh, 'flags could not be read')) ?? null;
+      timers.push(setInterval(() => quietly(refresh, 'flags could not be read'), deps.pollMs ?? 500));
+      timers.push(setInterval(() => quietly(beat, 'heartbeat failed'), deps.heartbeatMs ?? 1000));
+    },
+    async stop() {
+      stopped = true;
+      for (const timer of timers) clearInterval(timer);
+      unlisten?.();
+      await refreshing?.catch(() => undefined);
+      await saving;
+      if (db)
+        await db('banyan.member')
+          .where({ id: deps.memberId })
+          .delete()
+          .catch(() => undefined);
+    },
+    current: (context) => flags.get(context),
+    all: () => [...flags.values()],
+    ageMs: () => (db ? now() - freshAt : 0),
+    refresh,
+    thawed: (context, timeoutMs) => {
+      const isThawed = () => !flags.get(context)?.frozen;
+      if (isThawed()) return Promise.resolve(true);
+      return new Promise((resolve) => {
+        const done = (): void => {
+          clearTimeout(timer);
+          listeners.delete(check);
+          resolve(isThawed());
+        };
+        const check = (): void => {
+          // listeners run while the new snapshot is being adopted: look once it is in place
+          queueMicrotask(() => {
+            if (isThawed()) done();
+          });
+        };
+        const timer = setTimeout(done, timeoutMs);
+        listeners.add(check);
+      });
+    },
+    async killLocally(contexts) {
+      for (const name of contexts) {
+        if (!flags.has(name)) throw new AppError('not-found', `no context is called ${name}`);
+        kills.add(name);
+      }
+      adopt([...flags.values()]);
+      save();
+      await saving;
+    },
+    pendingKills: () => [...kills],
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+};
+
+/** What the pure rules read. */
+export type { ContextFlag };

@@ -1,0 +1,223 @@
+import { AppError } from '@banyan/contracts/errors.ts';
+import type { Stage } from '@banyan/contracts/vocabulary.ts';
+import type { Knex } from 'knex';
+import { planMove } from '../core/stage-moves.ts';
+import { appendAudit, lockFlags, patchFlag, type StoredFlag } from './flag-store.ts';
+import type { Flags } from './flags.ts';
+import type { Flips } from './flips.ts';
+
+export type MovesDeps = {
+  readonly db: Knex | null;
+  readonly flags: Flags;
+  readonly flips: Flips | null;
+  /** What the configuration says of a context that matters to a move. */
+  readonly contextOf: (
+    name: string,
+  ) =>
+    | {
+        readonly firstShareBp: number /** Why this context may not be cut over now, in words; empty = it may. */;
+        readonly cutoverObstacles: readonly string[];
+      }
+    | undefined;
+};
+
+export type StageRequest = {
+  readonly stage: Stage;
+  /** 0..10000; only with `canary`. Absent = the present share, or the first ramp step when it comes from elsewhere. */
+  readonly canaryShareBp?: number | undefined;
+  readonly reason: string;
+  readonly force?: boolean | undefined;
+  readonly ifVersion?: number | undefined;
+  readonly actor: string;
+};
+
+export type Moved =
+  | { readonly kind: 'done'; readonly flags: StoredFlag[] }
+  | { readonly kind: 'flip'; readonly id: string; readonly state: string };
+
+export type Moves = {
+  stage(context: string, request: StageRequest): Promise<Moved>;
+  kill(contexts: readonly string[], request: { reason: string; now?: boolean | undefined; actor: string }): Promise<StoredFlag[]>;
+  revive(contexts: readonly string[], request: { reason: string; actor: string }): Promise<StoredFlag[]>;
+};
+
+const summary = (flag: StoredFlag) => ({ stage: flag.stage, canaryShareBp: flag.canaryShareBp, killed: flag.killed, epoch: flag.epoch });
+
+const AWAY = 'the store is not configured: only kill works here, the stage comes from the file';
+
+/** Changes of flags by people. Everything is audited in the transaction of the change. */
+export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves => {
+  const known = (name: string): StoredFlag => {
+    const flag = flags.current(name);
+    if (!flag)
+      throw new AppError(
+        'not-found',
+        `no context is called ${name}; there are: ${
+          flags
+            .all()
+            .map((f) => f.name)
+            .join(', ') || 'none'
+        }`,
+      );
+    return flag;
+  };
+  /** Contexts of one group move as one. */
+  const groupOf = (name: string): string[] => {
+    const { group } = known(name);
+    return group === null
+      ? [name]
+      : flags
+          .all()
+          .filter((flag) => flag.group === group)
+          .map((flag) => flag.name)
+          .sort();
+  };
+  const withStore = async <T>(work: (store: Knex) => Promise<T>): Promise<T> => {
+    if (!db) throw new AppError('not-configured', AWAY);
+    try {
+      return await work(db);
+    } catch (error) {
+      if (error instanceof AppError) throw error;
+      throw new AppError('store-unavailable', 'the store does not answer, nothing was changed', {
+        cause: error,
+        retryable: true,
+        retryAfterSeconds: 2,
+      });
+    }
+  };
+  const all = (names: readonly string[]): string[] => [...new Set(names.flatMap(groupOf))].sort();
+
+  return {
+    async stage(context, request) {
+      const names = groupOf(context);
+      const target = known(context);
+      if (request.stage !== 'canary' && request.canaryShareBp !== undefined)
+        throw new AppError('bad-request', `a percentage goes with canary only, not with ${request.stage}`);
+      const move = planMove(target.stage, request.stage, request.force ?? false);
+      if (move.kind === 'illegal')
+        throw new AppError('illegal-move', `${move.why}; legal from ${target.stage}: ${move.legal.join(', ') || 'nothing'}`, {
+          details: { from: target.stage, to: request.stage, legal: move.legal },
+        });
+      if (request.stage === 'retired' && !request.force)
+        throw new AppError(
+          'illegal-move',
+          'cutover -> retired needs 7 days without drift or force: drift is not measured yet, so it needs force',
+        );
+      const shareBp =
+        request.stage === 'canary'
+          ? (request.canaryShareBp ?? (target.stage === 'canary' ? target.canaryShareBp : (contextOf(context)?.firstShareBp ?? 100)))
+          : request.stage === 'cutover' || request.stage === 'retired'
+            ? 10_000
+            : 0;
+
+      if (move.kind === 'flip') {
+        if (!flips) throw new AppError('not-configured', AWAY);
+        if (request.stage === 'cutover') {
+          const obstacles = names.flatMap((name) => contextOf(name)?.cutoverObstacles ?? []);
+          if (obstacles.length > 0)
+            throw new AppError('conflict', `cutover is refused: ${obstacles.join('; ')}`, { details: { obstacles } });
+        }
+        return withStore(() =>
+          flips.begin({
+            names,
+            to: request.stage,
+            canaryShareBp: shareBp,
+            ifVersion: request.ifVersion,
+            context,
+            actor: request.actor,
+            reason: request.reason,
+          }),
+        );
+      }
+      const changed = await withStore((store) =>
+        store.transaction(async (trx) => {
+          const rows = await lockFlags(trx, names);
+          const before = rows.find((row) => row.name === context)!;
+          if (request.ifVersion !== undefined && before.version !== request.ifVersion)
+            throw new AppError(
+              'stale-version',
+              `${context} is at version ${before.version}, not ${request.ifVersion}: somebody changed it`,
+              {
+                details: { version: before.version },
+              },
+            );
+          if (before.stage !== target.stage) throw new AppError('conflict', `${context} has just moved to ${before.stage}`);
+          if (rows.some((row) => row.frozen)) throw new AppError('conflict', `a flip of ${context} is under way: ${before.frozenBy}`);
+          const after: StoredFlag[] = [];
+          for (const row of rows) {
+            const next = await patchFlag(trx, row.name, { stage: request.stage, canary_share_bp: shareBp }, request.actor);
+            await appendAudit(trx, {
+              actor: request.actor,
+              action: 'stage',
+              context: row.name,
+              before: summary(row),
+              after: summary(next),
+              reason: request.reason,
+            });
+            after.push(next);
+          }
+          return after;
+        }),
+      );
+      await flags.refresh();
+      return { kind: 'done', flags: changed };
+    },
+
+    async kill(contexts, request) {
+      const names = all(contexts);
+      const retired = names.filter((name) => known(name).stage === 'retired');
+      if (retired.length > 0) throw new AppError('illegal-move', `retired contexts have no legacy to go back to: ${retired.join(', ')}`);
+      if (!db) {
+        await flags.killLocally(names);
+        return names.map(known);
+      }
+      try {
+        await db.transaction(async (trx) => {
+          for (const row of await lockFlags(trx, names)) {
+            if (row.killed) continue;
+            const next = await patchFlag(trx, row.name, { killed: true }, request.actor);
+            await appendAudit(trx, {
+              actor: request.actor,
+              action: 'kill',
+              context: row.name,
+              before: summary(row),
+              after: summary(next),
+              reason: request.reason,
+            });
+          }
+        });
+        await flags.refresh();
+      } catch {
+        if (request.now) throw new AppError('store-unavailable', '--now needs the store', { retryable: true, retryAfterSeconds: 2 });
+        // the store is away: this process at once, the others through peers; merged when the store is back
+        await flags.killLocally(names);
+        return names.map(known);
+      }
+      const owned = names.filter((name) => known(name).stage === 'cutover');
+      if (owned.length > 0) flips?.evacuate(owned, { actor: request.actor, reason: request.reason, now: request.now ?? false });
+      return names.map(known);
+    },
+
+    async revive(contexts, request) {
+      const names = all(contexts);
+      await withStore((store) =>
+        store.transaction(async (trx) => {
+          for (const row of await lockFlags(trx, names)) {
+            if (!row.killed) continue;
+            const next = await patchFlag(trx, row.name, { killed: false }, request.actor);
+            await appendAudit(trx, {
+              actor: request.actor,
+              action: 'revive',
+              context: row.name,
+              before: summary(row),
+              after: summary(next),
+              reason: request.reason,
+            });
+          }
+        }),
+      );
+      await flags.refresh();
+      return names.map(known);
+    },
+  };
+};
