@@ -106,11 +106,14 @@ const shopApp = (db: Knex, live: Live, stopping: AbortSignal): Express => {
  * @throws when the database cannot be reached or the port is taken; nothing is left open then.
  */
 export const startMonolith = async ({ databaseUrl, host = '127.0.0.1', port = 3000 }: MonolithOptions): Promise<Monolith> => {
+  let started = false;
   const db = knex({
     client: 'pg',
     connection: { connectionString: databaseUrl, connectionTimeoutMillis: 5000, application_name: 'shop' },
     pool: { min: 0, max: 10 },
     acquireConnectionTimeout: 10_000,
+    // Until the shop runs, whoever started it hears of a failure by the exception, once.
+    log: { warn: (message: unknown) => started && console.error(`shop: database: ${String(message).split('\n')[0]}`) },
   });
   const stopping = new AbortController();
   const live = startLive();
@@ -126,13 +129,18 @@ export const startMonolith = async ({ databaseUrl, host = '127.0.0.1', port = 30
     throw error;
   }
 
+  started = true;
+
   const close = async (): Promise<void> => {
     const closed = once(server, 'close');
     server.close();
     stopping.abort();
     live.stop();
     const impatient = setTimeout(() => server.closeAllConnections(), STOP_GRACE_MS);
+    // `close` ends only what is idle at that moment; a connection whose last answer ends later would be kept alive.
+    const sweep = setInterval(() => server.closeIdleConnections(), 20);
     await closed;
+    clearInterval(sweep);
     clearTimeout(impatient);
     await db.destroy();
   };
