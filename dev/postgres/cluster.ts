@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { chown, mkdir, readdir, realpath, rename, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -48,6 +49,7 @@ export type Cluster = {
 };
 
 const PORT_ATTEMPTS = 5;
+const DRAFT = 'pgdata.draft-';
 
 const settingsOf = (options: PostgresOptions): Record<string, string> => {
   const durable = options.fsync ?? true;
@@ -96,8 +98,10 @@ const busy = (port: number): PostgresStartError =>
   );
 
 const initialise = async (bin: string, { home, user }: Placement, durable: boolean): Promise<void> => {
-  const draft = join(home, 'pgdata.draft'); // renamed when whole: a kill in the middle must not leave half a cluster
-  await rm(draft, { recursive: true, force: true });
+  // Renamed when whole: a kill in the middle must not leave half a cluster. Named anew each time, since the initdb of a killed start may still write.
+  for (const entry of await readdir(home))
+    if (entry.startsWith(DRAFT)) await rm(join(home, entry), { recursive: true, force: true }).catch(() => undefined);
+  const draft = join(home, `${DRAFT}${randomUUID()}`);
   await mkdir(draft, { mode: 0o700 });
   if (user.drop) await chown(draft, user.uid, user.gid);
   // Trust: whoever reaches the loopback port of this machine is let in. For development and tests only.

@@ -44,7 +44,7 @@ export const place = async (dataDir: string): Promise<Placement & { leftover: st
   const pointer = join(folder, 'location.json');
   const pointed = await readLocation(pointer);
   if (pointed !== null) {
-    await mkdir(pointed, { recursive: true, mode: 0o755 });
+    if ((await mkdir(pointed, { recursive: true })) !== undefined) await chmod(pointed, 0o755);
     return { folder, home: pointed, user: await runAs(join(pointed, 'pgdata')), leftover: null };
   }
   if (!inside.drop || (await reachable(folder, inside))) return { folder, home: folder, user: inside, leftover: null };
