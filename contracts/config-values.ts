@@ -75,6 +75,10 @@ export type ExpansionFault = { readonly path: readonly (string | number)[]; read
 
 /** Longest text that one scalar may grow to by expansion. */
 const MAX_EXPANDED = 1_048_576;
+/** Bounds of a whole document, also against one that refers to itself. */
+const MAX_DEPTH = 64;
+const MAX_NODES = 200_000;
+const TOO_LARGE = 'the document is nested too deeply or too large';
 
 /**
  * Expands `${VAR}`, `${VAR:-default}` (also when VAR is empty), `${file:PATH}` (trailing line ends dropped) and `$$` in one scalar.
@@ -92,13 +96,16 @@ export const expandText = (
   const variable = (body: string): string => {
     if (body.startsWith('file:')) {
       const path = body.slice(5).trim();
-      if (path === '') return fail('${file:} names no file', '${file:PATH}');
+      if (path === '') return fail('the name of the file is missing', 'file:PATH inside the braces');
       const read = from.file(path);
       return read === undefined ? fail(`the file ${path} cannot be read`, 'a readable file') : read.replace(/[\r\n]+$/, '');
     }
     const found = /^([A-Za-z_][A-Za-z0-9_]*)(?::-([\s\S]*))?$/.exec(body);
     if (found === null)
-      return fail(`\${${body.slice(0, 60)}} is not a variable`, '${NAME}, ${NAME:-default}, ${file:PATH} or $$ for a dollar sign');
+      return fail(
+        `\${${body.slice(0, 60)}} is not a variable`,
+        'NAME, NAME:-default or file:PATH inside the braces, or $$ for a dollar sign',
+      );
     const name = found[1] ?? '';
     const value = Object.hasOwn(from.env, name) ? from.env[name] : undefined;
     if (found[2] !== undefined) return value === undefined || value === '' ? found[2] : value;
@@ -117,13 +124,21 @@ export const expandText = (
 /** Copies a parsed document with the variables in every string scalar (never in keys) expanded. Functions and other values pass as they are. */
 export const expandScalars = (value: unknown, from: Sources): { readonly value: unknown; readonly faults: readonly ExpansionFault[] } => {
   const faults: ExpansionFault[] = [];
+  let nodes = 0;
   const walk = (node: unknown, path: readonly (string | number)[]): unknown => {
+    nodes += 1;
+    if (nodes > MAX_NODES || path.length > MAX_DEPTH) {
+      // Once is enough: a document that refers to itself would repeat it without end.
+      if (!faults.some((fault) => fault.message === TOO_LARGE))
+        faults.push({ path, message: TOO_LARGE, expected: `at most ${MAX_DEPTH} levels and ${MAX_NODES} values` });
+      return null;
+    }
     if (typeof node === 'string') {
       const result = expandText(node, from);
       for (const fault of result.faults) faults.push({ path, ...fault });
       return result.text;
     }
-    if (Array.isArray(node)) return node.map((item, index) => walk(item, [...path, index]));
+    if (Array.isArray(node)) return node.map((item, index) => (nodes > MAX_NODES ? null : walk(item, [...path, index])));
     if (node === null || typeof node !== 'object') return node;
     const copy: Record<string, unknown> = {};
     // A plain assignment to `__proto__` would change the copy's prototype instead of adding the key.

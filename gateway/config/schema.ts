@@ -26,7 +26,8 @@ import {
  * Keys keep their written names; parsed values are plain numbers: durations in ms, sizes in bytes, shares and percentages in basis points (0..10000).
  * Rules that look at two places at once are in `checks.ts`.
  */
-const object = <S extends z.core.$ZodLooseShape>(shape: S) => z.strictObject(shape);
+const object = <S extends z.core.$ZodLooseShape>(shape: S) =>
+  z.strictObject(shape, { error: (issue) => (issue.code === 'unrecognized_keys' ? undefined : 'a mapping of keys to values') });
 
 const oneOf = <const V extends readonly [string, ...string[]]>(values: V) => z.enum(values, { error: `one of ${values.join(', ')}` });
 
@@ -362,11 +363,11 @@ export const configSchema = object({
     '$..card',
   ]),
   backlog: object({ maxBytes: size().prefault('4GiB') }).prefault({}),
-  /** Secret from which the key that seals stored requests and answers is derived: 32 random bytes in hex or base64, or a passphrase of 16 characters or more. The same on all replicas. null = none given. */
+  /** Secret from which the key that seals stored requests and answers is derived: 32 random bytes in hex or base64, or a passphrase of 8 characters or more. The same on all replicas. null = none given. */
   seal: object({
     key: z
       .string({ error: 'text' })
-      .refine((key) => key === '' || key.length >= 16, { error: 'a secret of at least 16 characters' })
+      .refine((key) => key === '' || key.length >= 8, { error: 'a secret of at least 8 characters' })
       .transform((key) => (key === '' ? null : key))
       .nullable()
       .prefault(null),

@@ -14,19 +14,6 @@ import { parseEventCondition, parsePathPattern, parseRequestTemplate, parseSelec
 
 /** Scalars of the configuration as zod schemas: the input is what one writes, the output a number, boolean or parsed value. */
 
-/** Shows a rejected value in a message: short, on one line. */
-export const shown = (value: unknown): string => {
-  const text =
-    typeof value === 'string'
-      ? JSON.stringify(value)
-      : typeof value === 'object' && value !== null
-        ? Array.isArray(value)
-          ? 'a list'
-          : 'a mapping'
-        : String(value);
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
-};
-
 const input = (expected: string) => z.union([z.string(), z.number()], { error: expected });
 
 /** A scalar read by one of our parsers; a refusal says what was expected (zod's issue carries it in `params.expected`). */
@@ -34,7 +21,7 @@ const scalar = <T>(expected: string, parse: (raw: string | number) => Parsed<T>)
   input(expected).transform((raw, context): T => {
     const parsed = parse(raw);
     if (parsed.ok) return parsed.value;
-    context.addIssue({ code: 'custom', message: `${shown(raw)} does not fit`, params: { expected: parsed.expected } });
+    context.addIssue({ code: 'custom', message: 'does not fit', params: { expected: parsed.expected } });
     return z.NEVER;
   });
 
@@ -80,7 +67,7 @@ const textual = <T>(expected: string, parse: (raw: string) => Parsed<T>) =>
   z.string({ error: expected }).transform((raw, context): T => {
     const parsed = parse(raw);
     if (parsed.ok) return parsed.value;
-    context.addIssue({ code: 'custom', message: `${shown(raw)} does not fit`, params: { expected: parsed.expected } });
+    context.addIssue({ code: 'custom', message: 'does not fit', params: { expected: parsed.expected } });
     return z.NEVER;
   });
 
