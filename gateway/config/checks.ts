@@ -19,10 +19,13 @@ export type Checked = { readonly faults: readonly PathFault[]; readonly warnings
 /** Methods that an owned path is expected to say something about; others are rare enough to pass to legacy unasked. */
 const USUAL_METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'] as const;
 
-const segmentsOf = (pattern: string): readonly string[] => (pattern === '/' ? [] : pattern.slice(1).split('/'));
+/** A trailing slash makes no difference to matching. */
+const trimmed = (pattern: string): string => pattern.replace(/\/$/, '');
+
+const segmentsOf = (pattern: string): readonly string[] => trimmed(pattern).split('/').slice(1);
 
 /** The pattern without its parameters' names: two patterns of one shape match the same paths. */
-const shapeOf = (pattern: string): string => pattern.replaceAll(/:[A-Za-z0-9_]+/g, ':');
+const shapeOf = (pattern: string): string => trimmed(pattern).replaceAll(/:[A-Za-z0-9_]+/g, ':');
 
 /** Does every path of `inner` match `outer` too? Exact for patterns with at most one `**`, which is all that the syntax allows. */
 export const covers = (outer: string, inner: string): boolean => {

@@ -1,4 +1,4 @@
-import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, type Node, type Pair, parseDocument } from 'yaml';
+import { isAlias, isMap, isNode, isScalar, isSeq, LineCounter, type Node, type Pair, parseDocument, visit } from 'yaml';
 
 export type Path = readonly (string | number)[];
 /** 1-based; 0 when the place is not known. */
@@ -21,24 +21,37 @@ const MAX_TEXT = 4 * 1_048_576;
 /** How often aliases may repeat a node, against documents that unfold without end. */
 const MAX_ALIASES = 100;
 
+/** A text that is no YAML at all would otherwise give a fault per line. */
+const MAX_FAULTS = 20;
+const TOO_DEEP = 'the document is nested too deeply';
+
 const failed = (message: string, place: Place = { line: 1, column: 1 }): SourceDocument => ({
   value: undefined,
   faults: [{ ...place, message, fatal: true }],
   locate: () => NOWHERE,
 });
 
-/** A key with nothing after its colon counts as absent, so that a section whose lines are all commented out means its defaults. Not inside lists, where it would hide a forgotten value. */
-const dropEmpty = (node: unknown): void => {
-  const stack: unknown[] = [node];
+/**
+ * A key with nothing after its colon counts as absent, so that a section whose lines are all commented out means its defaults (not inside lists, where it would
+ * hide a forgotten value). Of a key that stands twice the first one is read on: that is where faults point.
+ */
+const tidy = (root: unknown): void => {
+  const stack: unknown[] = [root];
   while (stack.length > 0) {
     const next = stack.pop();
     if (!isMap(next)) continue;
-    next.items = next.items.filter(
-      (pair) => !(pair.value === null || (isScalar(pair.value) && pair.value.value === null && (pair.value.source ?? '') === '')),
-    );
+    const seen = new Set<string>();
+    next.items = next.items.filter((pair) => {
+      const key = nameOf(pair);
+      const again = key !== '<<' && seen.has(key);
+      seen.add(key);
+      return !again && pair.value !== null && !(isScalar(pair.value) && pair.value.value === null && (pair.value.source ?? '') === '');
+    });
     for (const pair of next.items) stack.push(pair.value);
   }
 };
+
+const nameOf = (pair: Pair): string => String(isScalar(pair.key) ? pair.key.value : pair.key);
 
 /** Never throws; what is wrong with the text is in `faults`. */
 export const readDocument = (text: string): SourceDocument => {
@@ -53,15 +66,22 @@ export const readDocument = (text: string): SourceDocument => {
       lineCounter: lines,
       prettyErrors: false,
       merge: true,
-      logLevel: 'silent',
+      logLevel: 'error',
     });
-    const faults = [...document.errors, ...document.warnings].map((error) => ({
+    const faults = [...document.errors, ...document.warnings].slice(0, MAX_FAULTS).map((error) => ({
       ...at(error.pos[0]),
       message: error.code === 'DUPLICATE_KEY' ? 'this key stands here twice' : error.message.replaceAll(/\s+/g, ' '),
       fatal: error.code !== 'DUPLICATE_KEY',
     }));
+    if (document.errors.some((error) => error.message.includes('call stack'))) return failed(TOO_DEEP);
+    visit(document, {
+      Alias: (_, alias) => {
+        if (alias.resolve(document) === undefined)
+          faults.push({ ...at(alias.range?.[0] ?? 0), message: `there is no anchor &${alias.source} before this alias`, fatal: true });
+      },
+    });
     if (faults.some((fault) => fault.fatal)) return { value: undefined, faults, locate: () => NOWHERE };
-    dropEmpty(document.contents);
+    tidy(document.contents);
     const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES });
 
     const settled = (node: unknown): Node | undefined => {
@@ -75,7 +95,7 @@ export const readDocument = (text: string): SourceDocument => {
         let found: unknown;
         let foundKey: unknown;
         if (isMap(node)) {
-          const pair: Pair | undefined = node.items.find((item) => String(isScalar(item.key) ? item.key.value : item.key) === String(step));
+          const pair: Pair | undefined = node.items.find((item) => nameOf(item) === String(step));
           found = pair?.value;
           foundKey = pair?.key;
         } else if (isSeq(node)) {
@@ -97,7 +117,7 @@ export const readDocument = (text: string): SourceDocument => {
       error instanceof ReferenceError
         ? 'aliases repeat too much of the document'
         : error instanceof RangeError
-          ? 'the document is nested too deeply'
+          ? TOO_DEEP
           : 'the document cannot be read';
     return failed(why);
   }
