@@ -1,0 +1,77 @@
+import { createHash } from 'node:crypto';
+import { AppError } from '@banyan/contracts/errors.ts';
+import type { Answer } from './answer.ts';
+import type { Call } from './call.ts';
+import { clientLeft } from './failures.ts';
+
+/**
+ * The whole body of a request, at most `limitBytes`; empty when it has none. Gives the client its `100 Continue`, so the call can then be sent
+ * on with `forward(call, { body })` only.
+ * @throws AppError `payload-too-large`, `client-left`.
+ */
+export const readBody = (call: Call, limitBytes: number): Promise<Buffer> => {
+  const { req } = call;
+  if (req === null || call.body === 'none') return Promise.resolve(Buffer.alloc(0));
+  if ((call.contentLength ?? 0) > limitBytes) return Promise.reject(tooLarge(limitBytes));
+  call.inform(100, 'Continue', []);
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    const stop = () => req.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose);
+    const onData = (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > limitBytes) {
+        stop();
+        req.pause();
+        reject(tooLarge(limitBytes));
+      } else chunks.push(chunk);
+    };
+    const onEnd = () => {
+      stop();
+      resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, bytes));
+    };
+    const onClose = () => {
+      stop();
+      // The listener must outlive us: a reset may still be reported on the stream.
+      req.on('error', () => {});
+      reject(clientLeft('no'));
+    };
+    req.on('data', onData).on('end', onEnd).on('close', onClose).on('error', onClose);
+  });
+};
+
+const tooLarge = (limitBytes: number): AppError =>
+  new AppError('payload-too-large', `The body is larger than ${limitBytes} bytes`, { details: { limitBytes } });
+
+export type Collected = {
+  /** Null when it is larger than the limit. */
+  readonly body: Buffer | null;
+  /** SHA-256 of all bytes that came, hex. */
+  readonly digest: string;
+  readonly bytes: number;
+  readonly complete: boolean;
+  readonly trailers: readonly string[];
+  /** Why it is not complete. */
+  readonly error: AppError | null;
+};
+
+/** Reads an answer to its end, keeping at most `limitBytes`; the rest is only hashed and counted. Never rejects. */
+export const collect = (answer: Answer, limitBytes: number): Promise<Collected> =>
+  new Promise((resolve) => {
+    const hash = createHash('sha256');
+    let kept: Buffer[] | null = [];
+    let bytes = 0;
+    const settle = (complete: boolean, trailers: readonly string[], error: AppError | null) =>
+      resolve({ body: kept === null ? null : Buffer.concat(kept), digest: hash.digest('hex'), bytes, complete, trailers, error });
+    answer.consume({
+      data: (chunk) => {
+        bytes += chunk.length;
+        hash.update(chunk);
+        if (bytes > limitBytes) kept = null;
+        else kept?.push(chunk);
+        return true;
+      },
+      end: (trailers) => settle(true, trailers, null),
+      fail: (error) => settle(false, [], error),
+    });
+  });

@@ -1,0 +1,46 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+
+/** How long a client that still uploads may go on after its answer, so that it reads the answer and not a reset. */
+const LINGER_MS = 2_000;
+
+const refused = new WeakSet<Socket>();
+
+/** What comes on this connection after a request that was refused for its framing is not trusted to be a request. */
+export const isRefused = (socket: Socket): boolean => refused.has(socket);
+
+export const markRefused = (socket: Socket): void => {
+  refused.add(socket);
+};
+
+/**
+ * Ends the connection with this answer, whose head must not be out yet, though the request's body is not read: `Connection: close`, then a
+ * lingering close (RFC 9112 9.6), for a plain one would reset the connection under the client's still unread answer.
+ */
+export const closeAfterReply = (req: IncomingMessage, res: ServerResponse): void => {
+  res.shouldKeepAlive = false;
+  const { socket } = req;
+  socket.destroySoon = () => {
+    socket.end();
+    req.resume();
+    const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+    socket.once('close', () => clearTimeout(timer));
+    socket.once('end', () => socket.destroy());
+  };
+};
+
+/**
+ * Makes a broken-off answer look broken off, never like a clean end: what came goes out, then the connection closes short of the announced
+ * length or the last chunk. An HTTP/1.0 answer may end by closing, so there only a reset can say it.
+ */
+export const breakOff = (res: ServerResponse): void => {
+  const { socket } = res;
+  if (socket === null) res.destroy();
+  else if (!res.headersSent) socket.destroy();
+  else if (res.req.httpVersionMinor === 0) socket.resetAndDestroy();
+  else {
+    socket.destroySoon();
+    const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+    socket.once('close', () => clearTimeout(timer));
+  }
+};

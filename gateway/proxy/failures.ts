@@ -1,0 +1,83 @@
+import { AppError, type Sent } from '@banyan/contracts/errors.ts';
+
+/** How far an exchange had come when it failed. */
+export type Progress = {
+  /** Bytes of the request may have been written to a socket. */
+  readonly started: boolean;
+  /** Bytes of the response had come. */
+  readonly begun: boolean;
+};
+
+const codeOf = (error: unknown): string =>
+  typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string' ? error.code : '';
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : '');
+
+/**
+ * An error of undici or of Node's client as one of ours. `sent` is `no` only when no byte can have left, `yes` once the upstream began to
+ * answer. The message names no host or port: it may be shown to a client.
+ */
+export const failureOf = (error: unknown, progress: Progress): AppError => {
+  if (error instanceof AppError) return error;
+  const code = codeOf(error);
+  const sent: Sent = progress.begun ? 'yes' : progress.started ? 'maybe' : 'no';
+  if (code === 'UND_ERR_HEADERS_TIMEOUT') {
+    return new AppError('upstream-timeout', 'The upstream did not answer in time', { sent, retryable: true, cause: error });
+  }
+  if (code === 'UND_ERR_BODY_TIMEOUT') return new AppError('upstream-timeout', 'The upstream fell silent', { sent, cause: error });
+  if (!progress.started) {
+    return new AppError('upstream-unreachable', 'The upstream could not be reached', { sent: 'no', retryable: true, cause: error });
+  }
+  if (
+    (code.startsWith('HPE_') && code !== 'HPE_INVALID_EOF_STATE') ||
+    code === 'UND_ERR_HEADERS_OVERFLOW' ||
+    (code === 'UND_ERR_SOCKET' && messageOf(error).startsWith('bad '))
+  ) {
+    return new AppError('upstream-protocol', 'The upstream sent something that is not HTTP', { sent: 'yes', cause: error });
+  }
+  return new AppError('upstream-reset', 'The upstream broke off', { sent, retryable: sent === 'maybe', cause: error });
+};
+
+/** The client went first; no mark against the upstream. */
+export const clientLeft = (sent: Sent): AppError => new AppError('client-left', 'The client left', { sent });
+
+/** RFC 9209 2.3 error type of a failure of ours. */
+export const proxyStatusOf = (error: AppError): string => {
+  const code = codeOf(error.cause);
+  switch (error.code) {
+    case 'upstream-unreachable':
+      if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'dns_error';
+      if (code === 'ECONNREFUSED') return 'connection_refused';
+      if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') return 'connection_timeout';
+      if (code.startsWith('ERR_TLS') || code.includes('CERT')) return 'tls_certificate_error';
+      return 'destination_ip_unroutable';
+    case 'upstream-timeout':
+      return code === 'UND_ERR_BODY_TIMEOUT' ? 'connection_read_timeout' : 'http_response_timeout';
+    case 'upstream-reset':
+      return error.sent === 'yes' ? 'http_response_incomplete' : 'connection_terminated';
+    case 'upstream-protocol':
+      return 'http_protocol_error';
+    case 'overloaded':
+      return 'connection_limit_reached';
+    case 'bad-request':
+    case 'payload-too-large':
+    case 'expectation-failed':
+    case 'method-not-allowed':
+    case 'unprocessable':
+    case 'key-reused':
+    case 'conflict':
+      return 'http_request_error';
+    case 'breaker-open':
+    case 'context-unavailable':
+    case 'context-frozen':
+    case 'store-unavailable':
+    case 'backlog-full':
+    case 'draining':
+      return 'destination_unavailable';
+    case 'forbidden':
+    case 'unauthorized':
+      return 'http_request_denied';
+    default:
+      return 'proxy_internal_error';
+  }
+};

@@ -1,0 +1,227 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { AppError } from '@banyan/contracts/errors.ts';
+import type { Dispatcher, Pool } from 'undici';
+import type { Answer } from './answer.ts';
+import type { Call, Leaver } from './call.ts';
+import { clientLeft, failureOf } from './failures.ts';
+import { withHeaders } from './headers.ts';
+import { createPool, Exchange, type Information, type Load } from './pooled.ts';
+import { StreamedExchange } from './streamed.ts';
+
+export type UpstreamOptions = {
+  /** For messages only. */
+  readonly name: string;
+  /** `http://host:port` or `https://…`, without a path. Several take turns; one that cannot be reached is left out for a while. */
+  readonly urls: readonly string[];
+  /** Most connections to each url. Default 256. Streamed bodies have as many of their own. */
+  readonly connections?: number;
+  readonly timeouts: {
+    readonly connectMs: number;
+    /** From the request sent to the head of the answer. */
+    readonly responseMs: number;
+    /** Between two pieces of a body, either way. */
+    readonly idleMs: number;
+  };
+  /** Host as the client sent it, or that of `url`. Default `preserve`. */
+  readonly hostHeader?: 'preserve' | 'upstream';
+  /** Largest response head, bytes. Default 64 KiB. */
+  readonly maxHeaderBytes?: number;
+};
+
+export type ForwardOptions = {
+  /** Sent as the body, with its length; a client's own body then stays untouched. */
+  readonly body?: Buffer;
+  /** Flat pairs that replace fields of the same name; an empty value removes. */
+  readonly headers?: readonly string[];
+  readonly signal?: AbortSignal;
+  /** Interim answers go here instead of to the client. */
+  readonly onInformation?: Information;
+  /** Instead of `timeouts.responseMs`. */
+  readonly timeoutMs?: number;
+};
+
+export type Upstream = {
+  readonly name: string;
+  /**
+   * Sends a call on and gives the answer as soon as its head is here.
+   * @throws AppError `upstream-unreachable` (sent: no), `upstream-timeout`, `upstream-reset`, `upstream-protocol`, `overloaded`, `client-left`.
+   */
+  forward(call: Call, options?: ForwardOptions): Promise<Answer>;
+  /** Exchanges that have not ended, whether they wait for a connection, a head or the rest of a body. */
+  readonly inFlight: number;
+  /** Closes every connection, breaking what is in flight. */
+  stop(): Promise<void>;
+};
+
+type Host = Load & {
+  readonly origin: URL;
+  readonly pool: Pool;
+  readonly agent: HttpAgent;
+  /** Epoch ms until which it is passed over. */
+  downUntil: number;
+};
+
+/** How long a host that refused a connection is passed over while another is there. */
+const DOWN_MS = 5_000;
+/** Requests that may wait for a connection, as a multiple of the connections. */
+const QUEUE_FACTOR = 8;
+
+/** Safe methods (RFC 9110 9.2.1): a second try changes nothing. */
+const SAFE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PROPFIND', 'REPORT', 'SEARCH']);
+
+/** An upstream: where calls are sent on to. Holds connections until `stop()`. */
+export const createUpstream = (options: UpstreamOptions): Upstream => {
+  const connections = options.connections ?? 256;
+  const maxHeaderBytes = options.maxHeaderBytes ?? 64 * 1024;
+  const { connectMs, responseMs, idleMs } = options.timeouts;
+  const hosts = options.urls.map((url) => openHost(url, connections, connectMs, maxHeaderBytes));
+  if (hosts.length === 0) throw new AppError('not-configured', `No url for the upstream ${options.name}`);
+  let turn = 0;
+  const inFlight = () => hosts.reduce((sum, host) => sum + host.open, 0);
+
+  const pick = (): Host => {
+    if (hosts.length === 1) return hosts[0]!;
+    const now = Date.now();
+    for (let i = 0; i < hosts.length; i++) {
+      const host = hosts[turn++ % hosts.length]!;
+      if (host.downUntil <= now) return host;
+    }
+    return hosts[turn++ % hosts.length]!;
+  };
+
+  const headersFor = (call: Call, host: Host, forward: ForwardOptions): readonly string[] => {
+    let headers = call.headers;
+    if (options.hostHeader === 'upstream') headers = ['Host', host.origin.host, ...headers.slice(2)];
+    return forward.headers === undefined ? headers : withHeaders(headers, forward.headers);
+  };
+
+  const pooled = (call: Call, host: Host, forward: ForwardOptions, seen: { exchange: Exchange | null }): Promise<Answer> =>
+    new Promise((resolve, reject) => {
+      const exchange = new Exchange(call, host, forward.onInformation ?? null, resolve, reject);
+      seen.exchange = exchange;
+      const dispatch: Dispatcher.DispatchOptions & { servername?: string } = {
+        path: call.target,
+        method: call.method as Dispatcher.HttpMethod,
+        headers: headersFor(call, host, forward) as string[],
+        body: forward.body ?? null,
+        headersTimeout: forward.timeoutMs ?? responseMs,
+        bodyTimeout: idleMs,
+      };
+      if (host.origin.protocol === 'https:') dispatch.servername = host.origin.hostname;
+      host.pool.dispatch(dispatch, exchange);
+      leavers(call, exchange, forward.signal);
+      if (host.open > connections) boundTheWait(exchange, forward.timeoutMs ?? responseMs);
+    });
+
+  const streamed = (call: Call, host: Host, forward: ForwardOptions, fresh: boolean): Promise<Answer> =>
+    new Promise((resolve, reject) => {
+      const exchange = new StreamedExchange(
+        call,
+        host,
+        {
+          origin: host.origin,
+          agent: fresh ? false : host.agent,
+          headers: headersFor(call, host, forward),
+          body: forward.body,
+          connectMs,
+          responseMs: forward.timeoutMs ?? responseMs,
+          idleMs,
+          maxHeaderBytes,
+          information: forward.onInformation ?? null,
+        },
+        resolve,
+        reject,
+      );
+      leavers(call, exchange, forward.signal);
+    });
+
+  const attempt = async (call: Call, host: Host, forward: ForwardOptions): Promise<Answer> => {
+    if (needsStream(call, forward)) return streamed(call, host, forward, false);
+    const seen: { exchange: Exchange | null } = { exchange: null };
+    try {
+      return await pooled(call, host, forward, seen);
+    } catch (error) {
+      if (!isStale(call, forward, seen.exchange, error)) throw error;
+      return streamed(call, host, forward, true);
+    }
+  };
+
+  return {
+    name: options.name,
+    get inFlight() {
+      return inFlight();
+    },
+    async forward(call, forward = {}) {
+      if (call.left) throw clientLeft('no');
+      if (inFlight() >= connections * hosts.length * (1 + QUEUE_FACTOR)) {
+        throw new AppError('overloaded', 'Too many requests are waiting for this upstream', { retryable: true, retryAfterSeconds: 1 });
+      }
+      for (let tries = 1; ; tries++) {
+        const host = pick();
+        try {
+          return await attempt(call, host, forward);
+        } catch (thrown) {
+          const error = failureOf(thrown, { started: true, begun: false });
+          if (error.code !== 'upstream-unreachable') throw error;
+          host.downUntil = Date.now() + DOWN_MS;
+          // A body that streams may have lost its first bytes to the dead host.
+          if (tries >= hosts.length || (call.body === 'stream' && forward.body === undefined)) throw error;
+        }
+      }
+    },
+    async stop() {
+      await Promise.all(
+        hosts.map((host) => {
+          host.agent.destroy();
+          return host.pool.destroy();
+        }),
+      );
+    },
+  };
+};
+
+const openHost = (url: string, connections: number, connectMs: number, maxHeaderBytes: number): Host => {
+  const origin = new URL(url);
+  const agentOptions = { keepAlive: true, maxSockets: connections, keepAliveMsecs: 1000, timeout: 0, scheduling: 'lifo' as const };
+  return {
+    origin,
+    pool: createPool(origin.origin, { connections, connectMs, maxHeaderBytes }),
+    agent: origin.protocol === 'https:' ? new HttpsAgent(agentOptions) : new HttpAgent(agentOptions),
+    downUntil: 0,
+    open: 0,
+  };
+};
+
+/** What undici refuses or would not send as it came: streamed bodies, Expect, `*`, and a GET that says Content-Length: 0. */
+const needsStream = (call: Call, forward: ForwardOptions): boolean => {
+  if (call.target === '*') return true;
+  if (forward.body !== undefined || call.req === null) return false;
+  return call.body === 'stream' || call.expectContinue || (call.contentLength === 0 && SAFE.has(call.method));
+};
+
+/** RFC 9110 9.2.2, RFC 9112 9.3.1: the server may close an idle connection just as we reuse it; nothing but a replay tells. */
+const isStale = (call: Call, forward: ForwardOptions, exchange: Exchange | null, error: unknown): boolean =>
+  exchange?.reused === true &&
+  !exchange.begun &&
+  error instanceof AppError &&
+  error.code === 'upstream-reset' &&
+  forward.body === undefined &&
+  SAFE.has(call.method) &&
+  !call.left;
+
+const leavers = (call: Call, exchange: Leaver, signal: AbortSignal | undefined): void => {
+  if (call.res !== null) call.onLeft(exchange);
+  if (signal === undefined) return;
+  if (signal.aborted) exchange.clientLeft();
+  else signal.addEventListener('abort', () => exchange.clientLeft(), { once: true });
+};
+
+/** undici's clocks start with the request on the wire; one that waits for a connection gets the same patience here. */
+const boundTheWait = (exchange: Exchange, ms: number): void => {
+  const timer = setTimeout(() => {
+    if (!exchange.started)
+      exchange.cancel(new AppError('upstream-timeout', 'No connection to the upstream became free in time', { retryable: true }));
+  }, ms);
+  timer.unref();
+};

@@ -1,0 +1,106 @@
+import type { AppError } from '@banyan/contracts/errors.ts';
+import { prepare } from '../../gateway/proxy/call.ts';
+import { createListener, type Listener } from '../../gateway/proxy/listener.ts';
+import { sendProblem } from '../../gateway/proxy/problem.ts';
+import { type Delivered, reply, type ReplyOptions } from '../../gateway/proxy/reply.ts';
+import { createUpgrader } from '../../gateway/proxy/upgrade.ts';
+import { createUpstream, type Upstream } from '../../gateway/proxy/upstream.ts';
+import { type RawConnection, type RawMessage, rawConnect, type RawServer, rawServer } from '../harness/raw-http.ts';
+
+export type RigOptions = {
+  trusted?: (address: string) => boolean;
+  hostHeader?: 'preserve' | 'upstream';
+  timeouts?: { connectMs?: number; responseMs?: number; idleMs?: number };
+  limits?: Partial<Parameters<typeof createListener>[0]['limits']>;
+  reply?: ReplyOptions;
+  /** Instead of a raw server's. */
+  url?: string;
+};
+
+/** The smallest pipeline: prepare, forward, reply, with a raw server behind and raw sockets in front. */
+export type Rig = {
+  readonly listener: Listener;
+  readonly upstream: Upstream;
+  readonly server: RawServer;
+  readonly port: number;
+  readonly delivered: Delivered[];
+  readonly errors: AppError[];
+  readonly upgradeFailures: AppError[];
+  /** A new client connection; destroyed with the rig. */
+  client(): Promise<RawConnection>;
+  /** Sends bytes on a new connection and reads one final answer. */
+  ask(bytes: string, options?: { head?: boolean }): Promise<RawMessage>;
+  stop(): Promise<void>;
+};
+
+/** Answers every request of a connection with what `answer` gives; null = the script wrote itself. */
+export const answering =
+  (answer: (request: RawMessage, connection: RawConnection) => string | null | Promise<string | null>) =>
+  async (connection: RawConnection): Promise<void> => {
+    for (;;) {
+      const request = await connection.message();
+      const bytes = await answer(request, connection);
+      if (bytes !== null) connection.write(bytes);
+    }
+  };
+
+export const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
+
+export const openRig = async (script: (connection: RawConnection, index: number) => Promise<void>, options: RigOptions = {}): Promise<Rig> => {
+  const server = await rawServer(script);
+  const url = options.url ?? server.url;
+  const trusted = options.trusted ?? (() => false);
+  const hostHeader = options.hostHeader ?? 'preserve';
+  const timeouts = { connectMs: 1_000, responseMs: 5_000, idleMs: 5_000, ...options.timeouts };
+  const upstream = createUpstream({ name: 'legacy', urls: [url], timeouts, hostHeader });
+  const delivered: Delivered[] = [];
+  const errors: AppError[] = [];
+  const upgradeFailures: AppError[] = [];
+  const upgrader = createUpgrader({
+    urls: [url],
+    trusted,
+    hostHeader,
+    responseMs: timeouts.responseMs,
+    onFailure: (error) => upgradeFailures.push(error),
+  });
+  const listener = createListener({
+    handler: async (req, res) => {
+      try {
+        const call = prepare(req, res, { trusted });
+        const answer = await upstream.forward(call);
+        delivered.push(await reply(res, answer, options.reply));
+      } catch (error) {
+        errors.push(error as AppError);
+        sendProblem(req, res, error);
+      }
+    },
+    upgrade: upgrader.upgrade,
+    limits: { headerTimeoutMs: 5_000, idleTimeoutMs: 5_000, maxHeaderBytes: 64 * 1024, maxConnections: 1_000, ...options.limits },
+  });
+  const { port } = await listener.listen('127.0.0.1', 0);
+  const clients: RawConnection[] = [];
+  const client = async (): Promise<RawConnection> => {
+    const connection = await rawConnect(port);
+    clients.push(connection);
+    return connection;
+  };
+  return {
+    listener,
+    upstream,
+    server,
+    port,
+    delivered,
+    errors,
+    upgradeFailures,
+    client,
+    ask: async (bytes, messageOptions) => (await client()).write(bytes).answer(messageOptions),
+    stop: async () => {
+      for (const connection of clients) connection.destroy();
+      const drained = listener.drain(0);
+      await upstream.stop();
+      upgrader.stop();
+      await server.close();
+      await drained;
+    },
+  };
+};
