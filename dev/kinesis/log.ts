@@ -166,11 +166,11 @@ export const openLog = async (d: LogDeps, load: (entry: string) => void): Promis
       }
       for (const one of batch) queuedBytes -= one.buffer.length;
     }
+    // In the same turn as the last look at the queue: whoever comes after it starts a new round.
+    running = undefined;
   };
   const run = (): Promise<void> => {
-    running ??= drain().finally(() => {
-      running = undefined;
-    });
+    running ??= Promise.resolve().then(drain);
     return running;
   };
 

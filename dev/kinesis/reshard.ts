@@ -29,7 +29,7 @@ const replace = async (
     start: String(start),
     end: String(end),
     parents: closing.map((shard) => shard.number),
-    nextIndex: 1,
+    fromIndex: 1,
   }));
   const close = closing.map((shard) => ({ number: shard.number, index: shard.nextIndex, at: now }));
   await d.store.record({ kind: 'reshard', id: stream.id, close, open });

@@ -19,7 +19,8 @@ export type ShardState = {
   /** Shard numbers: none, one (split) or two (merge). */
   readonly parents: readonly number[];
   readonly closed?: { readonly index: number; readonly at: number };
-  readonly nextIndex: number;
+  /** Index of the oldest record that follows in the log, or the next one to hand out when none does. */
+  readonly fromIndex: number;
 };
 
 /** A shard in memory. `nextIndex` is the next to hand out; records below `visibleIndex` are durable and readable. */
@@ -68,8 +69,8 @@ export const fromState = (state: ShardState): Shard => ({
   parents: state.parents,
   sequence: sequencer(state),
   closed: state.closed,
-  nextIndex: state.nextIndex,
-  visibleIndex: state.nextIndex,
+  nextIndex: state.fromIndex,
+  visibleIndex: state.fromIndex,
   lastAt: state.createdMs,
   records: [],
   head: 0,
@@ -82,14 +83,13 @@ export const toState = (shard: Shard): ShardState => ({
   end: String(shard.endHash),
   parents: shard.parents,
   ...(shard.closed && { closed: shard.closed }),
-  nextIndex: shard.visibleIndex,
+  fromIndex: oldest(shard)?.index ?? shard.visibleIndex,
 });
 
 export const isOpen = (shard: Shard): boolean => shard.closed === undefined;
 export const covers = (shard: Shard, hashKey: bigint): boolean => hashKey >= shard.startHash && hashKey <= shard.endHash;
 export const retained = (shard: Shard): number => shard.records.length - shard.head;
 export const oldest = (shard: Shard): StoredRecord | undefined => shard.records[shard.head];
-export const newest = (shard: Shard): StoredRecord | undefined => (retained(shard) > 0 ? shard.records.at(-1) : undefined);
 export const memoryOf = (record: StoredRecord): number => record.data.length + record.key.length + OVERHEAD;
 
 /** Bytes that a valid base64 text decodes to. */

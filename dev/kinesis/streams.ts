@@ -52,7 +52,7 @@ export const createStream = async (d: Deps, request: Request<'CreateStream'>, re
         start: String(start),
         end: String(end),
         parents: [],
-        nextIndex: 1,
+        fromIndex: 1,
       })),
     },
   });
