@@ -1,0 +1,153 @@
+import { diffHeaders } from './diff-headers.ts';
+import { diffJson } from './diff-json.ts';
+import { parseJson, printable } from './json.ts';
+import { classOf, decodeText, type MediaClass, mediaTypeOf } from './media.ts';
+import type { Difference, Noise, Observation, Verdict } from './observation.ts';
+import { pathText } from './path.ts';
+import type { CompiledRules } from './rules.ts';
+
+/** More differences than this say nothing new; the rest is not listed. */
+export const MAX_DIFFERENCES = 1_000;
+
+type Found = Difference & { readonly rule: string | undefined };
+type BodyResult = { readonly found: readonly Found[]; readonly note?: string };
+
+const EMPTY = new Uint8Array(0);
+const NOTHING: BodyResult = { found: [] };
+
+const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+};
+
+/** A text long enough to drown a report is shown around the first difference only. */
+const EXCERPT = 2_000;
+const excerpt = (text: string, at: number): string => {
+  if (text.length <= EXCERPT) return text;
+  const from = Math.max(0, at - EXCERPT / 4);
+  return `${from > 0 ? '…' : ''}${text.slice(from, from + EXCERPT)}${from + EXCERPT < text.length ? '…' : ''}`;
+};
+const firstDifference = (a: string, b: string): number => {
+  let i = 0;
+  while (i < a.length && i < b.length && a[i] === b[i]) i++;
+  return i;
+};
+const textPair = (a: string, b: string): { legacy: string; extracted: string } => {
+  const at = firstDifference(a, b);
+  return { legacy: excerpt(a, at), extracted: excerpt(b, at) };
+};
+
+/**
+ * Judges two whole answers to one query. Pure: stored evidence can be judged again under other rules.
+ * `match` = nothing differs; `noise` = only what rules excuse; `mismatch` = something else; `incomparable` = an answer is not whole
+ * or too large to compare. Default headers that never count (see diff-headers.ts), array rules and tolerances make no noise.
+ */
+export const compareObservations = (legacy: Observation, extracted: Observation, rules: CompiledRules): Verdict => {
+  const broken = [legacy, extracted].find((side) => !side.complete);
+  if (broken) return { kind: 'incomparable', why: broken.why ?? 'truncated' };
+  const streamed = legacy.digest !== undefined || extracted.digest !== undefined;
+  const equalBytes = streamed ? legacy.digest === extracted.digest : sameBytes(legacy.body ?? EMPTY, extracted.body ?? EMPTY);
+
+  const found: Found[] = [];
+  if (legacy.status !== extracted.status)
+    found.push({ path: 'status', kind: 'status', legacy: legacy.status, extracted: extracted.status, rule: rules.status });
+  for (const difference of diffHeaders(legacy, extracted, equalBytes))
+    found.push({ ...difference, rule: rules.header(difference.path.slice('header:'.length)) });
+  const real = found.some(({ rule }) => rule === undefined);
+  // Digests that differ prove nothing: key order or a clock may be all there is. A status or header that differs is proof enough.
+  if (streamed && !equalBytes && !real) return { kind: 'incomparable', why: 'too-large' };
+  const body = streamed ? NOTHING : diffBodies(legacy, extracted, equalBytes, rules);
+  found.push(...body.found);
+
+  const differences: Difference[] = [];
+  const noise: Noise[] = [];
+  for (const { rule, ...difference } of found) {
+    if (rule === undefined) differences.push(difference);
+    else noise.push({ ...difference, rule });
+  }
+  if (differences.length > 0) return { kind: 'mismatch', differences, noise };
+  if (noise.length > 0) return { kind: 'noise', noise };
+  return body.note === undefined ? { kind: 'match' } : { kind: 'match', why: body.note };
+};
+
+const rootRule = (rules: CompiledRules): string | undefined => rules.body.here.find((rule) => rule.kind === 'ignore')?.name;
+
+const diffBodies = (legacy: Observation, extracted: Observation, equalBytes: boolean, rules: CompiledRules): BodyResult => {
+  const [a, b] = [legacy.body ?? EMPTY, extracted.body ?? EMPTY];
+  const whole = (difference: Omit<Difference, 'path'>): BodyResult => ({ found: [{ path: '$', ...difference, rule: rootRule(rules) }] });
+  if (legacy.encodingFault !== undefined || extracted.encodingFault !== undefined) {
+    if (legacy.encodingFault !== undefined && extracted.encodingFault !== undefined && equalBytes)
+      return { found: [], note: 'encoding fault on both sides, bytes are equal' };
+    return whole({ kind: 'encoding', legacy: legacy.encodingFault ?? 'decodes', extracted: extracted.encodingFault ?? 'decodes' });
+  }
+  if (a.length === 0 || b.length === 0) {
+    if (a.length === b.length) return NOTHING;
+    const side = a.length === 0 ? extracted : legacy;
+    const value = preview(side.body ?? EMPTY, classOf(mediaTypeOf(side), side.body ?? EMPTY), mediaTypeOf(side)?.charset ?? null);
+    return whole(a.length === 0 ? { kind: 'extra', extracted: value } : { kind: 'missing', legacy: value });
+  }
+  const [aMedia, bMedia] = [mediaTypeOf(legacy), mediaTypeOf(extracted)];
+  // A side that names no type is read as the other one's: the missing header is a difference of its own.
+  const aClass = classOf(aMedia ?? bMedia, a);
+  const bClass = classOf(bMedia ?? aMedia, b);
+  if (aClass !== bClass) return equalBytes ? NOTHING : whole({ kind: 'type', legacy: aClass, extracted: bClass });
+  if (aClass === 'binary') return equalBytes ? NOTHING : whole(binaryDifference(a, b));
+  if (aClass === 'text' && equalBytes) return NOTHING;
+
+  const [left, right] = [decodeText(a, aMedia?.charset ?? null), decodeText(b, bMedia?.charset ?? null)];
+  if (left.bom !== right.bom || left.valid !== right.valid || (!left.valid && !equalBytes)) {
+    const name = ({ bom, valid }: typeof left): string => `${valid ? 'valid' : 'invalid'} text${bom ? ' with a byte order mark' : ''}`;
+    return whole({ kind: 'encoding', legacy: name(left), extracted: name(right) });
+  }
+  if (aClass === 'text') return left.text === right.text ? NOTHING : whole({ kind: 'value', ...textPair(left.text, right.text) });
+  return diffDocuments(left.text, right.text, equalBytes, rules, whole);
+};
+
+const diffDocuments = (
+  left: string,
+  right: string,
+  equalBytes: boolean,
+  rules: CompiledRules,
+  whole: (difference: Omit<Difference, 'path'>) => BodyResult,
+): BodyResult => {
+  const ours = parseJson(left);
+  const theirs = equalBytes ? ours : parseJson(right);
+  if (!ours.ok || !theirs.ok) {
+    if (ours.ok === theirs.ok && left === right)
+      return { found: [], note: `unparsable on both sides (${ours.ok ? '' : ours.why}), bytes are equal` };
+    return whole({ kind: 'unparsable', ...textPair(left, right) });
+  }
+  if (equalBytes) return NOTHING;
+  const found: Found[] = [];
+  const count = { real: 0, excused: 0 };
+  diffJson(ours.value, theirs.value, rules.body, (path, kind, a, b, rule) => {
+    // Two caps, so that noise never crowds out a difference.
+    if (count[rule === undefined ? 'real' : 'excused']++ >= MAX_DIFFERENCES) return;
+    found.push({
+      path: pathText(path),
+      kind,
+      ...(a === undefined ? {} : { legacy: printable(a) }),
+      ...(b === undefined ? {} : { extracted: printable(b) }),
+      rule,
+    });
+  });
+  return { found };
+};
+
+const preview = (body: Uint8Array, media: MediaClass, charset: string | null): unknown => {
+  if (media === 'binary') return `${body.length} bytes`;
+  const { text } = decodeText(body, charset);
+  const parsed = media === 'json' ? parseJson(text) : undefined;
+  return parsed?.ok ? printable(parsed.value) : excerpt(text, 0);
+};
+
+const hex = (bytes: Uint8Array): string => [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+
+/** Bytes of another number are a `length`, of the same number a `value`, shown from the first byte that differs. */
+const binaryDifference = (a: Uint8Array, b: Uint8Array): Omit<Difference, 'path'> => {
+  if (a.length !== b.length) return { kind: 'length', legacy: a.length, extracted: b.length };
+  const at = a.findIndex((byte, i) => byte !== b[i]);
+  const shown = (bytes: Uint8Array): string => `byte ${at}: ${hex(bytes.subarray(at, at + 16))}`;
+  return { kind: 'value', legacy: shown(a), extracted: shown(b) };
+};
