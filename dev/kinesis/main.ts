@@ -56,6 +56,8 @@ const main = async (): Promise<void> => {
     onDemandShards: numberOf('shards-on-demand', flags['shards-on-demand'], 1, 1000),
     limits: { throttle: !flags['no-throttle'], memoryBytes: numberOf('memory-mib', flags['memory-mib'], 1, 1_000_000) * 1024 * 1024 },
   });
+  if (!/^(127\.|localhost$|::1$)/.test(flags.host))
+    process.stderr.write(`kinesis: ${flags.host} is not loopback: signatures are not verified, whoever reaches it can read and write\n`);
   let stopping = false;
   const stop = (): void => {
     if (stopping) return;

@@ -42,7 +42,7 @@ export type Shard = {
 };
 
 const SPACE = 2n ** 128n;
-/** Memory of a record beside its data and key: object, two heap numbers, string headers, array slot (measured with 1 M records: 110-130 B). */
+/** Memory of a record beside its data and key: object, two heap numbers, string headers, array slot (measured: 130 B over 500,000 records). */
 const OVERHEAD = 128;
 
 export const shardId = (number: number): string => `shardId-${String(number).padStart(12, '0')}`;

@@ -102,6 +102,12 @@ describe('the SDK talks to the Kinesis emulator', () => {
     expect(await type(call('Kinesis_20131202.ListStreams', '{'))).toBe('SerializationException');
     expect(await type(call('Kinesis_20131202.ListStreams', '[]'))).toBe('SerializationException');
     expect(await type(call('Kinesis_20131202.ListStreams', '{"Limit":"9"}'))).toBe('SerializationException');
+    expect(await type(call('Kinesis_20131202.CreateStream', '{"StreamName":"s","ShardCount":1,"Tags":{"__proto__":"x"}}'))).toBe(
+      'ValidationException',
+    );
+    expect(await type(call('Kinesis_20131202.PutRecord', '{"StreamName":"s","PartitionKey":"k","Data":"a"}'))).toBe(
+      'ResourceNotFoundException',
+    );
     expect(await type(call('Kinesis_20131202.ListStreams', '{}', 'text/plain'))).toBe('UnknownOperationException');
     expect((await fetch(url)).status).toBe(404);
     expect((await call('Kinesis_20131202.ListStreams', ' '.repeat(17 * MIB))).status).toBe(413);
