@@ -1,0 +1,92 @@
+import type { Operation, Reason, Upstream as Side, Stage } from '@banyan/contracts/vocabulary.ts';
+import type { Observation } from './core/parity/observation.ts';
+
+/** What the pipeline asks of the dual write (gateway/dual-write). */
+export type CommandWriter = {
+  /**
+   * One durable commit before the first byte is sent.
+   * @throws AppError `key-reused`, `answer-lost`, `store-unavailable`, `context-frozen`, `context-unavailable`, `backlog-full`.
+   */
+  begin(command: Command): Promise<Begun>;
+  /** The terminal commit; resolves when it is durable, or after 1 s when the owner goes on trying. Never rejects. */
+  settle(write: { id: string; fence: number }, outcome: Outcome): Promise<void>;
+  /** State of a write for its own client; null when there is none under this key and scope. */
+  status(id: string, key: string, scope: ScopeParts): Promise<WriteStatus | null>;
+};
+
+/** Who a client is for idempotency: Authorization, else the sticky key; both absent = nobody is ever replayed a stored answer. */
+export type ScopeParts = { readonly authorization: string | null; readonly stickyKey: string | null };
+
+export type Command = {
+  readonly context: string;
+  /** `POST /api/orders`. */
+  readonly route: string;
+  readonly method: string;
+  readonly target: string;
+  readonly params: Readonly<Record<string, string>>;
+  readonly headers: readonly string[];
+  readonly body: Buffer;
+  /** The client's own Idempotency-Key. */
+  readonly key: string | null;
+  readonly scope: ScopeParts;
+  readonly upstream: Side;
+  readonly epoch: number;
+  readonly traceparent: string | null;
+};
+
+export type Begun =
+  | { readonly kind: 'send'; readonly id: string; readonly key: string; readonly fence: number }
+  | { readonly kind: 'replay'; readonly status: number; readonly headers: readonly string[]; readonly body: Buffer }
+  | { readonly kind: 'accepted'; readonly id: string };
+
+export type Outcome =
+  | {
+      readonly kind: 'answered';
+      readonly status: number;
+      readonly headers: readonly string[] /** null = too large to keep. */;
+      readonly body: Buffer | null;
+    }
+  /** Nothing reached the upstream. */
+  | { readonly kind: 'not-sent'; readonly why: string }
+  /** It may have been done. */
+  | { readonly kind: 'lost'; readonly why: string };
+
+export type WriteStatus = { readonly id: string; readonly state: string; readonly status?: number; readonly body?: unknown };
+
+/** Which side has a client's last command of a context. */
+export type Pins = {
+  set(context: string, stickyKey: string, side: Side, forMs: number): void;
+  get(context: string, stickyKey: string): Side | null;
+};
+
+/** The shadow path (gateway/parity). `offer` never throws and never delays. */
+export type ShadowOffer = {
+  readonly requestId: string;
+  readonly context: string;
+  readonly route: string;
+  readonly method: string;
+  readonly target: string;
+  readonly headers: readonly string[];
+  readonly primary: Side;
+  readonly primaryObservation: Observation;
+  readonly pinned: boolean;
+  readonly latencyMs: number;
+};
+
+/** What is noted of a request when it is over. */
+export type JournalEntry = {
+  readonly requestId: string;
+  readonly traceId?: string | undefined;
+  readonly context: string | null;
+  /** The pattern, never the path. */
+  readonly route: string | null;
+  readonly method: string;
+  readonly operation: Operation | null;
+  readonly decisionKind: string | null;
+  readonly reason: Reason | null;
+  readonly upstream: Side | null;
+  readonly stage: Stage | null;
+  readonly status: number;
+  readonly durationMs: number;
+  readonly error?: unknown;
+};
