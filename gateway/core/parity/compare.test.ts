@@ -187,15 +187,15 @@ describe('rules', () => {
     expect(verdict).toMatchObject({ kind: 'mismatch', differences: [{ path: '$[0]', kind: 'missing' }] });
     expect(verdictDocument(verdict).noise).toHaveLength(49);
   });
-  it('stops applying a rule after its last day and reports it', () => {
+  it('stops applying a rule on the day of its end and reports it', () => {
     const rules: ParityRules = {
       ignore: [
-        { at: '$.a', because: 'clock', until: '2026-05-31' },
-        { at: '$.b', until: '2026-06-01' },
+        { at: '$.a', because: 'clock', until: '2026-06-01' },
+        { at: '$.b', until: '2026-06-02' },
       ],
     };
     const compiled = compileRules(rules, NOW);
-    expect(compiled.expired).toEqual([{ at: '$.a', because: 'clock', until: '2026-05-31' }]);
+    expect(compiled.expired).toEqual([{ at: '$.a', because: 'clock', until: '2026-06-01' }]);
     expect(compiled.validUntilMs).toBe(Date.parse('2026-06-02'));
     expect(differences('{"a":1,"b":1}', '{"a":2,"b":2}', rules)).toMatchObject([{ path: '$.a' }]);
   });
