@@ -14,6 +14,8 @@ export type Outline = {
   readonly dataDir: string;
   readonly postgresPort: number;
   readonly kinesisPort: number;
+  readonly monolithPort: number;
+  readonly notificationPort: number;
   readonly store: string | null;
   readonly streamEndpoint: string | null;
   readonly region: string;
@@ -46,6 +48,8 @@ export const outlineOf = (text: string, env: Env): Outline => {
     dataDir: at('dev', 'dataDir') ?? '.banyan',
     postgresPort: Number(at('dev', 'postgresPort') ?? 5433),
     kinesisPort: Number(at('dev', 'kinesisPort') ?? 4567),
+    monolithPort: Number(at('dev', 'monolithPort') ?? 3000),
+    notificationPort: Number(at('dev', 'notificationPort') ?? 4003),
     store: at('store'),
     streamEndpoint: at('streams', 'endpoint'),
     region: at('streams', 'region') ?? 'eu-west-1',

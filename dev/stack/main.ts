@@ -232,8 +232,8 @@ const main = async (): Promise<number> => {
 
     let monolith = outline.legacyUrl;
     const side =
-      demo && wanted('monolith') ? await start('monolith', 'dev/monolith/main.ts', ['--port', '3000'], { SHOP_DATABASE_URL: shop }) : {};
-    monolith ??= side.monolith ?? 'http://127.0.0.1:3000';
+      demo && wanted('monolith') ? await start('monolith', 'dev/monolith/main.ts', ['--port', String(outline.monolithPort)], { SHOP_DATABASE_URL: shop }) : {};
+    monolith ??= side.monolith ?? `http://127.0.0.1:${outline.monolithPort}`;
 
     const file = join(dataDir, 'effective.yaml');
     writeFileSync(file, effectiveText(text, outline, { store, kinesis, monolith, legacyDatabase: demo ? shop : null }), { mode: 0o600 });
@@ -261,7 +261,7 @@ const main = async (): Promise<number> => {
       for (const service of [
         { name: 'order', port: '4001' },
         { name: 'inventory', port: '4002' },
-        { name: 'notification', port: '4003' },
+        { name: 'notification', port: String(outline.notificationPort) },
       ] as const) {
         const named = outline.contexts.find((context) => context.name === service.name)?.extractedUrl;
         collect(service.name, 'extracted-services/run.ts', [service.name], {

@@ -352,6 +352,8 @@ export const configSchema = object({
     dataDir: text().prefault('.banyan'),
     postgresPort: whole(0, 65_535).prefault(5_433),
     kinesisPort: whole(0, 65_535).prefault(4_567),
+    monolithPort: whole(0, 65_535).prefault(3_000),
+    notificationPort: whole(0, 65_535).prefault(4_003),
   }).prefault({}),
   traffic: object({ record: oneOf(['off', 'summary', 'full']).prefault('summary') }).prefault({}),
   redact: list(selector(['json', 'header', 'query', 'cookie']), 'a list such as [ header:authorization, $..password ]').prefault([
