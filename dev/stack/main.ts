@@ -72,16 +72,19 @@ const findConfig = (named: string | undefined): string => {
   return existsSync(own) ? own : join(ROOT, 'dev/stack/demo.yaml');
 };
 
-/** Another stack on the same data would fight over it. A lock whose process is gone is stale. */
-const lock = (dataDir: string): (() => void) => {
-  const file = join(dataDir, 'stack.pid');
+type Lock = { note(pids: Readonly<Record<string, number>>): void; release(): void };
+
+/** Another stack on the same data would fight over it. A lock whose process is gone is stale. The file also names the process of each part. */
+const lock = (dataDir: string): Lock => {
+  const file = join(dataDir, 'stack.json');
   if (existsSync(file)) {
-    const pid = Number(readFileSync(file, 'utf8'));
+    let pid = 0;
     let command = '';
     try {
+      pid = Number((JSON.parse(readFileSync(file, 'utf8')) as { pid?: number }).pid);
       command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
     } catch {
-      // gone, or no /proc on this system: ask the kernel below
+      // damaged, gone, or no /proc on this system: ask the kernel below
     }
     let alive = false;
     try {
@@ -91,8 +94,9 @@ const lock = (dataDir: string): (() => void) => {
     }
     if (alive) throw new Usage(`already running on ${dataDir} (process ${pid}); stop it or use another --data-dir`);
   }
-  writeFileSync(file, String(process.pid));
-  return () => rmSync(file, { force: true });
+  const note = (parts: Readonly<Record<string, number>>): void => writeFileSync(file, JSON.stringify({ pid: process.pid, parts }));
+  note({});
+  return { note, release: () => rmSync(file, { force: true }) };
 };
 
 const secret = (file: string): string => {
@@ -155,7 +159,7 @@ const main = async (): Promise<number> => {
   const outline = outlineOf(text, process.env);
   const dataDir = resolve(flags.dataDir ?? outline.dataDir);
   mkdirSync(dataDir, { recursive: true });
-  const unlock = lock(dataDir);
+  const held = lock(dataDir);
 
   const demo = outline.legacyUrl === null;
   const wanted = (name: PartName): boolean => {
@@ -177,6 +181,7 @@ const main = async (): Promise<number> => {
   const supervisor = createSupervisor({
     root: ROOT,
     say,
+    onPids: held.note,
     onFatal: (name, why) => {
       complain(`${name} ${why}`);
       leave(1);
@@ -232,7 +237,9 @@ const main = async (): Promise<number> => {
 
     let monolith = outline.legacyUrl;
     const side =
-      demo && wanted('monolith') ? await start('monolith', 'dev/monolith/main.ts', ['--port', String(outline.monolithPort)], { SHOP_DATABASE_URL: shop }) : {};
+      demo && wanted('monolith')
+        ? await start('monolith', 'dev/monolith/main.ts', ['--port', String(outline.monolithPort)], { SHOP_DATABASE_URL: shop })
+        : {};
     monolith ??= side.monolith ?? `http://127.0.0.1:${outline.monolithPort}`;
 
     const file = join(dataDir, 'effective.yaml');
@@ -306,7 +313,7 @@ const main = async (): Promise<number> => {
   } finally {
     say('stopping');
     await supervisor.stop();
-    unlock();
+    held.release();
   }
 };
 

@@ -39,18 +39,22 @@ export type Supervisor = {
   start(part: Part): Promise<Record<string, string>>;
   /** Stops everything, last started first. */
   stop(): Promise<void>;
-  pids(): number[];
 };
 
 /**
  * Starts parts in their own process groups, so that Ctrl-C reaches only the stack, which then stops them in order.
  * A part that crashes is started again after a moment; one that was stopped on purpose (exit 0) stays stopped.
  */
-export const createSupervisor = ({ root, say, onFatal }: SupervisorDeps): Supervisor => {
+export const createSupervisor = ({ root, say, onFatal, onPids }: SupervisorDeps): Supervisor => {
   const running = new Map<string, Running>();
   const order: string[] = [];
   const timers = new Set<NodeJS.Timeout>();
   let stopping = false;
+
+  const tellPids = (): void =>
+    onPids(
+      Object.fromEntries([...running.values()].flatMap(({ part, child }) => (child.pid === undefined ? [] : [[part.name, child.pid]]))),
+    );
 
   const launch = (part: Part, crashes: number): Promise<Record<string, string>> =>
     new Promise((resolve, reject) => {
@@ -71,6 +75,7 @@ export const createSupervisor = ({ root, say, onFatal }: SupervisorDeps): Superv
       });
       const entry: Running = { part, child, exited, crashes };
       running.set(part.name, entry);
+      tellPids();
       for (const stream of [child.stdout, child.stderr]) {
         if (stream) createInterface({ input: stream }).on('line', (line) => say(`[${part.name}] ${line}`));
       }
@@ -92,6 +97,7 @@ export const createSupervisor = ({ root, say, onFatal }: SupervisorDeps): Superv
         timers.delete(timer);
         exitedResolve();
         if (running.get(part.name) === entry) running.delete(part.name);
+        if (!stopping) tellPids();
         if (stopping) {
           reject(new PartFailed(part.name, code ?? 1, 'stopped'));
           return;
@@ -140,6 +146,5 @@ export const createSupervisor = ({ root, say, onFatal }: SupervisorDeps): Superv
       for (const timer of timers) clearTimeout(timer);
       for (const name of [...order].reverse()) await end(name);
     },
-    pids: () => [...running.values()].flatMap((entry) => (entry.child.pid === undefined ? [] : [entry.child.pid])),
   };
 };
