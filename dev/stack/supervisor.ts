@@ -17,6 +17,8 @@ export type SupervisorDeps = {
   readonly root: string;
   readonly say: (line: string) => void;
   readonly onFatal: (part: string, why: string) => void;
+  /** The process ids changed: a part started or ended. */
+  readonly onPids: (pids: Readonly<Record<string, number>>) => void;
 };
 
 type Running = { part: Part; child: ChildProcess; exited: Promise<void>; crashes: number };
