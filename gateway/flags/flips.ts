@@ -56,6 +56,8 @@ export type Flips = {
   begin(request: FlipRequest): Promise<{ kind: 'flip'; id: string; state: FlipState }>;
   get(id: string): Promise<Flip | undefined>;
   latest(context: string): Promise<Flip | undefined>;
+  /** Those that are neither done nor undone. */
+  active(): Promise<Flip[]>;
   /** After a kill at cutover: hands the writes back to legacy as soon as that is safe; repeats until done, revived or stopped. */
   evacuate(names: readonly string[], request: { actor: string; reason: string; now: boolean }): void;
   /** Undoes flips whose driver died; called regularly. */
@@ -309,6 +311,9 @@ export const createFlips = (deps: FlipsDeps): Flips => {
     async latest(context) {
       const row = await db<Row>('banyan.flip').whereRaw('? = any(contexts)', [context]).orderBy('created_at', 'desc').first();
       return row && flipOf(row);
+    },
+    async active() {
+      return (await db<Row>('banyan.flip').whereNotIn('state', UNDONE_STATES).orderBy('created_at')).map(flipOf);
     },
     evacuate(names, request) {
       track(

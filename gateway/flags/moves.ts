@@ -11,9 +11,7 @@ export type MovesDeps = {
   readonly flags: Flags;
   readonly flips: Flips | null;
   /** What the configuration says of a context that matters to a move. */
-  readonly contextOf: (
-    name: string,
-  ) =>
+  readonly contextOf: (name: string) =>
     | {
         readonly firstShareBp: number /** Why this context may not be cut over now, in words; empty = it may. */;
         readonly cutoverObstacles: readonly string[];

@@ -1,0 +1,137 @@
+import { createHmac } from 'node:crypto';
+import type { Upstream } from '@banyan/contracts/vocabulary.ts';
+import type { Knex } from 'knex';
+import type { Logger } from 'pino';
+import type { Pins } from '../ports.ts';
+import type { Listener } from './listener.ts';
+
+/** Announces pins to the other replicas: a JSON array of `[context, client, side, until]`. */
+export const PIN_CHANNEL = 'banyan_pins';
+
+export type PinsDeps = {
+  /** null = this process only. */
+  readonly db: Knex | null;
+  readonly listener: Listener | null;
+  /** Clients are known by a keyed hash: the store never holds a sticky key. */
+  readonly secret: string;
+  readonly now: () => number;
+  readonly log: Logger;
+  /** Default 100,000; the oldest go first. */
+  readonly limit?: number;
+};
+
+type Pin = { side: Upstream; until: number };
+type Announcement = [context: string, client: string, side: Upstream, until: number];
+
+/** PostgreSQL takes 8,000 bytes per notification. */
+const PER_NOTIFICATION = 40;
+const ANNOUNCE_MS = 5;
+const RECENT_MS = 60_000;
+
+/**
+ * Which side has a client's last command, in memory, bounded. The rows are written with the terminal commit of a ledgered command; here they are
+ * announced, in batches and outside that commit, because a NOTIFY inside it would make commits wait for each other.
+ */
+export const createPins = (
+  deps: PinsDeps,
+): Pins & { start(): Promise<void>; stop(): Promise<void>; clientOf(context: string, stickyKey: string): string } => {
+  const limit = deps.limit ?? 100_000;
+  const pins = new Map<string, Pin>();
+  let queue: Announcement[] = [];
+  let timer: NodeJS.Timeout | null = null;
+  let sending: Promise<void> = Promise.resolve();
+  let unlisten: (() => void) | null = null;
+
+  const clientOf = (context: string, stickyKey: string): string =>
+    createHmac('sha256', deps.secret).update(`${context}\n${stickyKey}`).digest('base64url');
+
+  const keep = (context: string, client: string, side: Upstream, until: number): void => {
+    const key = `${context}\n${client}`;
+    pins.delete(key);
+    pins.set(key, { side, until });
+    if (pins.size > limit) {
+      const oldest = pins.keys().next().value;
+      if (oldest !== undefined) pins.delete(oldest);
+    }
+  };
+
+  const announce = (): void => {
+    timer = null;
+    const batch = queue;
+    queue = [];
+    const { db } = deps;
+    if (!db) return;
+    sending = sending.then(async () => {
+      for (let i = 0; i < batch.length; i += PER_NOTIFICATION) {
+        const part = batch.slice(i, i + PER_NOTIFICATION);
+        await db
+          .raw(
+            `with kept as (insert into banyan.pin (context, client, side, until)
+               select x.context, x.client, x.side, to_timestamp(x.until / 1000.0) from jsonb_to_recordset(?::jsonb) as x(context text, client text, side text, until double precision)
+               on conflict (context, client) do update set side = excluded.side, until = excluded.until)
+             select pg_notify(?, ?)`,
+            [
+              JSON.stringify([
+                ...new Map(
+                  part.map(([context, client, side, until]) => [`${context}\n${client}`, { context, client, side, until }]),
+                ).values(),
+              ]),
+              PIN_CHANNEL,
+              JSON.stringify(part),
+            ],
+          )
+          .catch((error) => deps.log.warn({ err: error }, 'pins could not be announced'));
+      }
+    });
+  };
+
+  return {
+    clientOf,
+    async start() {
+      if (deps.db) {
+        const rows = await deps
+          .db<{ context: string; client: string; side: Upstream; until: Date }>('banyan.pin')
+          .where('until', '>', deps.db.fn.now())
+          .limit(limit);
+        for (const row of rows) keep(row.context, row.client, row.side, deps.now() + Math.min(RECENT_MS, row.until.getTime() - Date.now()));
+        await deps.db('banyan.pin').where('until', '<', deps.db.fn.now()).delete();
+      }
+      unlisten =
+        deps.listener?.on(PIN_CHANNEL, (payload) => {
+          if (payload === '') return;
+          try {
+            const wall = Date.now();
+            for (const [context, client, side, until] of JSON.parse(payload) as Announcement[])
+              keep(context, client, side, deps.now() + Math.min(RECENT_MS, until - wall));
+          } catch {
+            deps.log.warn('a pin announcement could not be read');
+          }
+        }) ?? null;
+    },
+    async stop() {
+      unlisten?.();
+      if (timer) {
+        clearTimeout(timer);
+        announce();
+      }
+      await sending;
+    },
+    set(context, stickyKey, side, forMs) {
+      if (forMs <= 0) return;
+      const client = clientOf(context, stickyKey);
+      keep(context, client, side, deps.now() + forMs);
+      if (!deps.db || queue.length >= limit) return;
+      queue.push([context, client, side, Date.now() + forMs]);
+      timer ??= setTimeout(announce, ANNOUNCE_MS);
+    },
+    get(context, stickyKey) {
+      if (pins.size === 0) return null;
+      const key = `${context}\n${clientOf(context, stickyKey)}`;
+      const pin = pins.get(key);
+      if (!pin) return null;
+      if (pin.until > deps.now()) return pin.side;
+      pins.delete(key);
+      return null;
+    },
+  };
+};
