@@ -192,6 +192,16 @@ contexts:
       'a day such as',
     ],
     [
+      'a slice in a rule',
+      'contexts: { a: { match: [ { path: /a } ], parity: { ignore: [ { at: "$.a[0:2]" } ] } } }',
+      'a JSONPath of .name',
+    ],
+    [
+      'a tolerance of nothing',
+      'contexts: { a: { match: [ { path: /a } ], parity: { tolerance: [ { at: $.a } ] } } }',
+      'neither abs nor rel',
+    ],
+    [
       'by and as together',
       'contexts: { a: { match: [ { path: /a } ], parity: { arrays: [ { at: $.a, by: id, as: set } ] } } }',
       'exactly one of by',

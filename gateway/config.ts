@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Fault } from './config/faults.ts';
 import { type LoadResult, type RulesResult, readConfig, readParityRules } from './config/read.ts';
@@ -46,7 +46,7 @@ export const environment = (name: string): string | undefined => process.env[nam
 
 /** `banyan.yaml`, `banyan.yml` or `banyan.config.ts` in a folder, in this order; undefined when there is none. */
 export const findConfigFile = (folder = '.'): string | undefined =>
-  ['banyan.yaml', 'banyan.yml', 'banyan.config.ts'].map((name) => resolve(folder, name)).find((path) => existsSync(path));
+  ['banyan.yaml', 'banyan.yml', 'banyan.config.ts'].map((name) => join(folder, name)).find((path) => existsSync(path));
 
 export type LoadOptions = {
   /** Path of a YAML, JSON or TypeScript file. Neither `file` nor `text` = nothing but overrides and defaults. */

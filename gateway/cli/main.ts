@@ -6,12 +6,21 @@ import { registerBucket } from './bucket.ts';
 import { registerConfig } from './config.ts';
 import { registerDev } from './dev.ts';
 import { Exit } from './exit.ts';
-import { type Io, processIo, type Register } from './output.ts';
+import { groupOf, type Io, processIo, type Register } from './output.ts';
+import { registerParityCompare } from './parity-compare.ts';
 import { registerRun } from './run.ts';
 import { registerValidate } from './validate.ts';
 
 /** Every command, in the order in which the help shows them. */
-const COMMANDS: readonly Register[] = [registerRun, registerDev, registerAdapter, registerValidate, registerConfig, registerBucket];
+const COMMANDS: readonly Register[] = [
+  registerRun,
+  registerDev,
+  registerAdapter,
+  registerValidate,
+  registerConfig,
+  registerBucket,
+  (banyan) => registerParityCompare(groupOf(banyan, 'parity', 'what comparing both sides has shown')),
+];
 
 const versionOf = (): string => (createRequire(import.meta.url)('../package.json') as { version: string }).version;
 

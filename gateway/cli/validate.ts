@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { formatFault, loadConfig } from '../config.ts';
 import { answerNo, cannot } from './exit.ts';
 import { configFileOrExit } from './load.ts';
-import { type Answered, askAround } from './online.ts';
+import type { Answered } from './online.ts';
 import { printJson, type Register } from './output.ts';
 
 type Flags = { readonly online?: boolean; readonly dev?: boolean; readonly json?: boolean };
@@ -20,7 +20,8 @@ export const registerValidate: Register = (program, io) => {
       const file = configFileOrExit(named);
       if (!existsSync(file)) throw cannot(`there is no file ${file}`);
       const result = await loadConfig({ file, dev: flags.dev ?? false });
-      const online: readonly Answered[] = result.ok && flags.online === true ? await askAround(result.config) : [];
+      const online: readonly Answered[] =
+        result.ok && flags.online === true ? await (await import('./online.ts')).askAround(result.config) : [];
       const silent = online.filter(({ ok }) => !ok);
       const valid = result.ok && silent.length === 0;
       if (flags.json === true) {

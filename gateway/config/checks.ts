@@ -10,7 +10,7 @@ export type CheckInput = {
   readonly says: (path: Path) => boolean;
   /** Under `banyan dev` the monolith, the store and the streams are embedded. */
   readonly dev: boolean;
-  /** Today, UTC, `YYYY-MM-DD`. */
+  /** Today, UTC, `YYYY-MM-DD`; compared as text, which orders days and instants alike. */
   readonly today: string;
 };
 
@@ -157,6 +157,9 @@ const checkParity = (today: string, at: Path, parity: ContextConfig['parity'], f
   for (const [index, rule] of parity.arrays.entries())
     if ((rule.by === null) === (rule.as === null))
       fault([...at, 'arrays', index], 'says both or neither of by and as', 'exactly one of by: FIELD and as: set | multiset', 'key');
+  for (const [index, rule] of parity.tolerance.entries())
+    if (rule.abs === undefined && rule.rel === undefined)
+      fault([...at, 'tolerance', index], 'says neither abs nor rel', 'abs: NUMBER', 'key');
   for (const [index, rule] of parity.ignore.entries())
     if (rule.until !== null && rule.until <= today)
       warn(

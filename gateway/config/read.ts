@@ -100,6 +100,14 @@ type Reading<S extends z.ZodType> = {
   readonly back: (path: Path) => Path;
 };
 
+/** A list entry that lost a faulty part may now look incomplete: that is a consequence, not a second fault. */
+const standing = (checked: readonly PathFault[], { faults, back }: Pick<Reading<z.ZodType>, 'faults' | 'back'>): readonly PathFault[] =>
+  checked
+    .map((fault) => ({ ...fault, path: back(fault.path) }))
+    .filter(
+      ({ path }) => typeof path.at(-1) !== 'number' || !faults.some((other) => showPath(other.path).startsWith(`${showPath(path)}.`)),
+    );
+
 /** How often the rest is tried again: taking out one fault can uncover a list that is now too short. */
 const ROUNDS = 8;
 
@@ -193,7 +201,7 @@ export const readConfig = (source: ConfigSource): LoadResult => {
   };
   const checked: Checked =
     config === undefined ? { faults: [], warnings: [] } : check({ config, says, dev: source.dev, today: source.today });
-  const found = [...unset, ...shape, ...checked.faults.map((fault) => ({ ...fault, path: reading.back(fault.path) }))];
+  const found = [...unset, ...shape, ...standing(checked.faults, reading)];
   const warnings = inOrder(checked.warnings.map((warning) => placed({ ...warning, path: reading.back(warning.path) })));
   const faults = inOrder([...syntax, ...found.map(placed)]);
   return faults.length > 0 || config === undefined ? { ok: false, faults, warnings } : { ok: true, config, warnings };
@@ -208,7 +216,7 @@ export const readParityRules = (file: string, text: string, today: string): Rule
   const raw = document.value ?? {};
   const reading = readSchema(paritySchema, raw);
   const checked = reading.rest === undefined ? { faults: [] } : checkRules(reading.rest, today);
-  const faults = [...reading.faults, ...checked.faults.map((fault) => ({ ...fault, path: reading.back(fault.path) }))].map(
+  const faults = [...reading.faults, ...standing(checked.faults, reading)].map(
     (fault): Fault => ({
       file,
       ...document.locate(fault.path, fault.at),

@@ -12,6 +12,7 @@ import {
   percent,
   postgresUrl,
   requestTemplate,
+  ruleSelector,
   selector,
   share,
   size,
@@ -169,14 +170,16 @@ const match = object({
   writes: writes.prefault({}),
 });
 
-const at = () => selector(['json', 'header', 'status']);
+const at = () => ruleSelector(['json', 'header', 'status']);
+
+const DAY = 'a day such as 2027-03-01';
 
 const day = () =>
-  textual('a day such as 2027-03-01', (raw) => {
-    const time = /^\d{4}-\d{2}-\d{2}$/.test(raw) ? new Date(`${raw}T00:00:00Z`) : null;
+  textual(DAY, (raw) => {
+    const time = /^\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d{1,3})?)?Z)?$/.test(raw) ? new Date(raw) : null;
     // Date rolls 2027-02-31 over into March; a day that reads back otherwise does not exist.
-    const real = time !== null && !Number.isNaN(time.getTime()) && time.toISOString().startsWith(raw);
-    return real ? { ok: true, value: raw } : { ok: false, expected: 'a day such as 2027-03-01' };
+    const real = time !== null && !Number.isNaN(time.getTime()) && time.toISOString().startsWith(raw.slice(0, 10));
+    return real ? { ok: true, value: raw } : { ok: false, expected: DAY };
   });
 
 const list = <T extends z.ZodType>(item: T, expected: string) =>
@@ -190,17 +193,25 @@ export const paritySchema = object({
   compare: share().prefault('100%'),
   /** Share of pairs for which legacy is asked twice, to learn noise. */
   probe: share().prefault('5%'),
-  /** `until` is the first day (UTC) on which the rule no longer holds; null = always. */
+  /** `until` is the first day (UTC) or the instant at which the rule no longer holds; null = always. */
   ignore: list(
-    object({ at: at(), because: text(512), until: day().nullable().prefault(null) }),
+    object({ at: at(), because: text(512).optional(), until: day().nullable().prefault(null) }),
     'a list of { at, because, until }',
   ).prefault([]),
   /** Exactly one of `by` and `as` is set. */
   arrays: list(
-    object({ at: selector(['json']), by: text(256).nullable().prefault(null), as: oneOf(['set', 'multiset']).nullable().prefault(null) }),
+    object({
+      at: ruleSelector(['json']),
+      by: text(256).nullable().prefault(null),
+      as: oneOf(['set', 'multiset']).nullable().prefault(null),
+    }),
     'a list of { at, by } or { at, as }',
   ).prefault([]),
-  tolerance: list(object({ at: selector(['json']), abs: decimal(0, 1e15) }), 'a list of { at, abs }').prefault([]),
+  /** `abs` in units of the number, `rel` as a share (0..1) of the larger one; at least one of them. */
+  tolerance: list(
+    object({ at: ruleSelector(['json']), abs: decimal(0, 1e15).optional(), rel: decimal(0, 1).optional() }),
+    'a list of { at, abs }',
+  ).prefault([]),
   /** Path patterns of queries that are never mirrored. */
   unsafeQueries: list(pathPattern(), 'a list of path patterns').prefault([]),
   /** Bytes; larger answers are compared by streamed digest. */
@@ -356,7 +367,7 @@ export const configSchema = object({
     notificationPort: whole(0, 65_535).prefault(4_003),
   }).prefault({}),
   traffic: object({ record: oneOf(['off', 'summary', 'full']).prefault('summary') }).prefault({}),
-  redact: list(selector(['json', 'header', 'query', 'cookie']), 'a list such as [ header:authorization, $..password ]').prefault([
+  redact: list(ruleSelector(['json', 'header', 'query', 'cookie']), 'a list such as [ header:authorization, $..password ]').prefault([
     'header:authorization',
     'header:cookie',
     'header:set-cookie',

@@ -1,5 +1,6 @@
 import { METHODS } from 'node:http';
 import type { Parsed } from '@banyan/contracts/config-values.ts';
+import { parsePattern } from '../core/parity/path.ts';
 
 /** The little languages of the configuration: path patterns, selectors, templates, event conditions. Pure. */
 
@@ -50,10 +51,22 @@ export const parseJsonPath = (raw: string): Parsed<string> => {
   return { ok: true, value: raw };
 };
 
+/** The narrower JSONPath of comparison and redaction rules, as the comparison itself reads it: no slices, unions or negative indexes. */
+export const parseRulePath = (raw: string): Parsed<string> => {
+  const read = parsePattern(raw);
+  return read.ok
+    ? { ok: true, value: raw }
+    : bad("a JSONPath of .name, ['name'], [3], [*], .* and ..name, such as $.items[*].id; filters and scripts are not supported");
+};
+
 export type SelectorKind = 'json' | 'header' | 'query' | 'cookie' | 'status';
 
 /** `$…`, `header:NAME`, `query:NAME`, `cookie:NAME` or `status`, as far as `kinds` allows; header names come back in lower case. */
-export const parseSelector = (raw: string, kinds: readonly SelectorKind[]): Parsed<string> => {
+export const parseSelector = (
+  raw: string,
+  kinds: readonly SelectorKind[],
+  readPath: (raw: string) => Parsed<string> = parseJsonPath,
+): Parsed<string> => {
   const expected = kinds
     .map((kind) => (kind === 'json' ? 'a JSONPath such as $.id' : kind === 'status' ? 'status' : `${kind}:NAME`))
     .join(', ');
@@ -69,7 +82,7 @@ export const parseSelector = (raw: string, kinds: readonly SelectorKind[]): Pars
     if (!valid) return bad(`${kind}:NAME with a valid name`);
     return { ok: true, value: kind === 'header' ? `header:${name.toLowerCase()}` : value };
   }
-  return kinds.includes('json') && value.startsWith('$') ? parseJsonPath(value) : bad(expected);
+  return kinds.includes('json') && value.startsWith('$') ? readPath(value) : bad(expected);
 };
 
 /** When an event is due: exactly one of `statusClass` (2 for 2xx) and `status` is set. */

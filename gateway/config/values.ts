@@ -10,7 +10,7 @@ import {
   SIZE,
 } from '@banyan/contracts/config-values.ts';
 import { z } from 'zod';
-import { parseEventCondition, parsePathPattern, parseRequestTemplate, parseSelector } from './syntax.ts';
+import { parseEventCondition, parsePathPattern, parseRequestTemplate, parseRulePath, parseSelector, type SelectorKind } from './syntax.ts';
 
 /** Scalars of the configuration as zod schemas: the input is what one writes, the output a number, boolean or parsed value. */
 
@@ -109,12 +109,14 @@ export const address = () => textual('HOST:PORT such as 127.0.0.1:8080', parseAd
 /** A path pattern: literal segments, `:name`, and `**` for zero or more segments. Given back as written. */
 export const pathPattern = () => textual('a path pattern such as /api/orders/:id or /api/orders/**', parsePathPattern);
 
+const choices = (kinds: readonly SelectorKind[]): string =>
+  `one of ${kinds.map((kind) => (kind === 'json' ? 'a JSONPath such as $.items[0].id' : kind === 'status' ? 'status' : `${kind}:NAME`)).join(', ')}`;
+
 /** Where a value stands: JSONPath, `header:NAME`, `query:NAME`, `cookie:NAME` or `status`. Given back as written (names in lower case for headers). */
-export const selector = (kinds: readonly ('json' | 'header' | 'query' | 'cookie' | 'status')[]) =>
-  textual(
-    `one of ${kinds.map((kind) => (kind === 'json' ? 'a JSONPath such as $.items[0].id' : kind === 'status' ? 'status' : `${kind}:NAME`)).join(', ')}`,
-    (raw) => parseSelector(raw, kinds),
-  );
+export const selector = (kinds: readonly SelectorKind[]) => textual(choices(kinds), (raw) => parseSelector(raw, kinds));
+
+/** The same with the narrower JSONPath of comparison and redaction rules. */
+export const ruleSelector = (kinds: readonly SelectorKind[]) => textual(choices(kinds), (raw) => parseSelector(raw, kinds, parseRulePath));
 
 /** `POST /api/orders 2xx`. */
 export const eventCondition = () => textual('METHOD PATTERN STATUS such as POST /api/orders 2xx', parseEventCondition);
