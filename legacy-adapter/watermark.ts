@@ -31,7 +31,7 @@ export const captureWatermark = async (legacy: Knex, aggregate: Aggregate, timeo
   const { rows: writers } = await legacy.raw<{ rows: { transaction: string }[] }>(
     `select distinct virtualtransaction as transaction from pg_locks
      where locktype = 'relation' and database = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()
-       and mode <> 'AccessShareLock' and granted and relation = any(array(select to_regclass(t)::oid from unnest(?::text[]) t))`,
+       and mode in ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') and granted and relation = any(array(select to_regclass(t)::oid from unnest(?::text[]) t))`,
     [tablesOf(aggregate).map(tableSql)],
   );
   const open = writers.map(({ transaction }) => transaction);

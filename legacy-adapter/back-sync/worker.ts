@@ -1,6 +1,9 @@
 import { envelopeSchema } from '@banyan/contracts/envelope.ts';
+import { AppError } from '@banyan/contracts/errors.ts';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
+import { ZodError } from 'zod';
+import { isPassing } from '../database-errors.ts';
 import type { Shapes } from '../legacy-rows.ts';
 import type { Aggregate, Translation } from '../ports.ts';
 import { applyFact } from './apply.ts';
@@ -65,6 +68,7 @@ export const createBackSync = (deps: BackSyncDeps): BackSync => {
       try {
         await applyFact({ legacy, translation, aggregates, shapes }, row.context, envelopeSchema.parse(JSON.parse(row.envelope)));
       } catch (error) {
+        if (!(error instanceof AppError) && !(error instanceof ZodError) && isPassing(error)) throw error;
         await fail(row, error);
         return;
       }
@@ -75,8 +79,6 @@ export const createBackSync = (deps: BackSyncDeps): BackSync => {
   };
 
   const turn = async (signal: AbortSignal): Promise<number> => {
-    const shapes = await deps.shapes();
-    if (shapes === null) return NOT_INSTALLED_MS;
     const now = performance.now();
     const waiting = [...failing.values()].filter(({ at }) => at > now).map(nameOf);
     if (waiting.length >= MAX_FAILING) return IDLE_MS;
@@ -90,12 +92,16 @@ export const createBackSync = (deps: BackSyncDeps): BackSync => {
       for (const [name, { at }] of failing) if (at <= now) failing.delete(name);
       return IDLE_MS;
     }
+    const shapes = await deps.shapes();
+    if (shapes === null) return NOT_INSTALLED_MS;
     const bySubject = Map.groupBy(rows, nameOf);
     const queue = [...bySubject.values()];
     const writer = async (): Promise<void> => {
       for (let next = queue.shift(); next !== undefined; next = queue.shift()) await applySubject(shapes, next, signal);
     };
-    await Promise.all(Array.from({ length: WRITERS }, writer));
+    // Not Promise.all: a turn ends when all of its writers have.
+    const ended = await Promise.allSettled(Array.from({ length: WRITERS }, writer));
+    for (const end of ended) if (end.status === 'rejected') throw end.reason;
     return 0;
   };
 

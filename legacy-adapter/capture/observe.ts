@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { isPassing } from '../database-errors.ts';
 
 /** One call of `banyan.observe_change`. */
 export type Observation = {
@@ -16,11 +17,6 @@ export type Observation = {
 export type Outcome = 'published' | 'correlated' | 'skipped' | 'wait' | { readonly error: string };
 
 const OUTCOMES: readonly unknown[] = ['published', 'correlated', 'skipped', 'wait'];
-
-/** Classes of SQLSTATE that say nothing about the call itself: connection, resources, shutdown, serialization. */
-const isPassing = (error: unknown): boolean =>
-  !(error instanceof Error && 'code' in error && typeof error.code === 'string' && /^[0-9A-Z]{5}$/.test(error.code)) ||
-  /^(08|40|53|57|58|XX)/.test(String(error.code));
 
 const observeTogether = (store: Knex, calls: readonly Observation[]): Promise<Outcome[]> =>
   store.transaction(async (trx) => {

@@ -138,11 +138,14 @@ export const createReader = (deps: ReaderDeps): Reader => {
     return settled;
   };
 
-  const readAndTell = (installed: Installed): Promise<'standby' | 'idle' | 'more'> =>
+  const readAndTell = (installed: Installed): Promise<'standby' | 'replaced' | 'idle' | 'more'> =>
     legacy.transaction(
       async (trx) => {
         const { rows: lock } = await trx.raw<{ rows: { held: boolean }[] }>('select pg_try_advisory_xact_lock(?) as held', [READER_LOCK]);
         if (!lock[0]!.held) return 'standby';
+        // Removed and installed again: ids began anew, and under the old name they would pass for changes seen before.
+        const { rows: meta } = await trx.raw<{ rows: { database_id: string }[] }>('select database_id from banyan_capture.meta');
+        if (meta[0]?.database_id !== installed.databaseId) return 'replaced';
         const now = performance.now();
         const due = [...held.values()].filter(({ at }) => at <= now).slice(0, options.headRows);
         const fresh = held.size >= MAX_HELD ? [] : await headSubjects(trx, [...held.keys()], options.headRows);
@@ -168,6 +171,7 @@ export const createReader = (deps: ReaderDeps): Reader => {
         return IDLE_MS;
       }
       const did = await readAndTell(installed);
+      if (did === 'replaced') installed = null;
       // Held subjects alone must not make the loop spin, and a standby has nothing to do until the other adapter stops.
       return did === 'more' ? 0 : IDLE_MS;
     } catch (error) {
