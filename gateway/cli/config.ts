@@ -71,7 +71,15 @@ export const registerConfig: Register = (program, io) => {
     .option('--json', 'one JSON document')
     .action(async (flags: Flags) => {
       const answer = await (await adminClient(flags)).post('/config/reload');
+      const said = (key: 'faults' | 'warnings'): readonly string[] =>
+        isTree(answer) && Array.isArray(answer[key]) ? answer[key].map(String) : [];
+      const refused = isTree(answer) && answer.ok === false;
       if (flags.json === true) printJson(io, answer);
-      else io.err('the configuration was reloaded');
+      else {
+        for (const warning of said('warnings')) io.err(`warning: ${warning}`);
+        for (const fault of said('faults')) io.err(fault);
+        if (!refused) io.err('the configuration was reloaded');
+      }
+      if (refused) throw answerNo(flags.json === true ? '' : 'nothing was changed; the configuration before stays');
     });
 };

@@ -304,6 +304,19 @@ describe('commands that ask a gateway', () => {
     expect(err.trim().split('\n')).toEqual([expect.stringContaining('ECONNREFUSED')]);
   });
 
+  it('show what a refused reload found', async () => {
+    const before = answers['POST /api/v1/config/reload'];
+    answers['POST /api/v1/config/reload'] = {
+      status: 200,
+      body: JSON.stringify({ ok: false, faults: ['banyan.yaml:3:8: drain: …'], warnings: [] }),
+    };
+    const { code, out, err } = await banyan(['config', 'reload', '--admin', url]);
+    if (before !== undefined) answers['POST /api/v1/config/reload'] = before;
+    expect({ code, out }).toEqual({ code: 1, out: '' });
+    expect(err).toContain('banyan.yaml:3:8: drain');
+    expect(err).toContain('the configuration before stays');
+  });
+
   it('compare the file with what runs', async () => {
     const path = file('shop.yaml', SHOP);
     const dumped: unknown = JSON.parse((await banyan(['config', 'dump', '--config', path, '--json'])).out);
