@@ -6,6 +6,8 @@ export type Progress = {
   readonly started: boolean;
   /** Bytes of the response had come. */
   readonly begun: boolean;
+  /** The whole head of the response had come. */
+  readonly headed?: boolean;
 };
 
 const codeOf = (error: unknown): string =>
@@ -28,14 +30,22 @@ export const failureOf = (error: unknown, progress: Progress): AppError => {
   if (!progress.started) {
     return new AppError('upstream-unreachable', 'The upstream could not be reached', { sent: 'no', retryable: true, cause: error });
   }
-  if (
-    (code.startsWith('HPE_') && code !== 'HPE_INVALID_EOF_STATE') ||
-    code === 'UND_ERR_HEADERS_OVERFLOW' ||
-    (code === 'UND_ERR_SOCKET' && messageOf(error).startsWith('bad '))
-  ) {
+  if (isNotHttp(error, code, progress.headed === true)) {
     return new AppError('upstream-protocol', 'The upstream sent something that is not HTTP', { sent: 'yes', cause: error });
   }
   return new AppError('upstream-reset', 'The upstream broke off', { sent, retryable: sent === 'maybe', cause: error });
+};
+
+const isNotHttp = (error: unknown, code: string, headed: boolean): boolean => {
+  // undici's parser errors carry their reason in the message only; a premature end is a broken connection, not broken syntax.
+  const parser = code.startsWith('HPE_') || (error instanceof Error && error.name === 'HTTPParserError');
+  if (parser) return code !== 'HPE_INVALID_EOF_STATE' && !messageOf(error).includes('EOF');
+  return (
+    code === 'UND_ERR_HEADERS_OVERFLOW' ||
+    (code === 'UND_ERR_SOCKET' && messageOf(error).startsWith('bad ')) ||
+    // Before the head is whole this stands for a second, conflicting length; after it for a body cut short.
+    (code === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH' && !headed)
+  );
 };
 
 /** The client went first; no mark against the upstream. */

@@ -138,7 +138,9 @@ export const createListener = (options: ListenerOptions): Listener => {
         server.close(() => {
           clearInterval(idle);
           clearTimeout(deadline);
-          resolve();
+          // The server reports closed a moment before its last sockets do.
+          const settle = () => (sockets.size === 0 ? resolve() : setImmediate(settle));
+          settle();
         });
         server.closeIdleConnections();
         for (const socket of tunnels) socket.end();

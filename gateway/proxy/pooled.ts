@@ -55,6 +55,10 @@ export class Exchange implements Dispatcher.DispatchHandler, Leaver {
   started = false;
   /** Bytes of a response have come. */
   begun = false;
+  get headed(): boolean {
+    return this.#answer !== null;
+  }
+
   /** The connection had served before. */
   reused = false;
 

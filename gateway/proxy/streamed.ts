@@ -45,6 +45,9 @@ export class StreamedExchange implements Leaver, Source {
   #paused = false;
   started = false;
   begun = false;
+  get headed(): boolean {
+    return this.#answer !== null;
+  }
 
   constructor(call: Call, load: Load, options: StreamedOptions, resolve: (answer: Answer) => void, reject: (error: AppError) => void) {
     this.#call = call;
@@ -207,21 +210,27 @@ export class StreamedExchange implements Leaver, Source {
       answer.push(chunk);
     });
     response.on('end', () => {
-      if (!response.complete || this.#over) return;
-      this.#over = true;
-      this.#load.open--;
-      this.#stopTimer();
-      // An early answer: the upstream wants no more of the body, and this connection cannot carry another request.
-      if (!this.#uploaded) {
-        this.#call.req?.resume();
-        this.#request.destroy();
-      }
-      answer.finish(filterTrailers(response.rawTrailers));
+      if (response.complete) this.#finish(answer, response);
     });
     response.on('error', (error) => this.#fail(failureOf(error, this)));
     response.on('close', () => this.#fail(failureOf(new Error('closed'), this)));
     this.#watch(this.#options.idleMs, 'UND_ERR_BODY_TIMEOUT');
     this.#resolve(answer);
+    // Whole with their head; what a confused upstream sends behind it is nobody's body.
+    if (this.#call.method === 'HEAD' || response.statusCode === 204 || response.statusCode === 304) this.#finish(answer, response);
+  }
+
+  #finish(answer: Answer, response: IncomingMessage): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#load.open--;
+    this.#stopTimer();
+    // An early answer: the upstream wants no more of the body, and this connection cannot carry another request.
+    if (!this.#uploaded) {
+      this.#call.req?.resume();
+      this.#request.destroy();
+    }
+    answer.finish(filterTrailers(response.rawTrailers));
   }
 
   #watch(ms: number, code: string): void {

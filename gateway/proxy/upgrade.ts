@@ -131,9 +131,13 @@ const standInFor = (req: IncomingMessage): IncomingMessage => {
   return standIn;
 };
 
-/** When one side of a tunnel is gone the other has nobody to talk to; a FIN alone goes through by the pipe and leaves the way back open. */
+/**
+ * When one side of a tunnel is gone the other has nobody to talk to; a FIN alone goes through by the pipe and leaves the way back open. A reset
+ * goes on as a reset, ahead of the middleware's own listeners, which would make a clean end of it.
+ */
 const tie = (client: Socket, upstream: Socket): void => {
-  upstream.on('error', () => {});
-  client.once('close', (hadError) => (hadError ? upstream.resetAndDestroy() : upstream.destroySoon()));
-  upstream.once('close', (hadError) => (hadError ? client.resetAndDestroy() : client.destroySoon()));
+  upstream.prependListener('error', () => client.resetAndDestroy());
+  client.prependListener('error', () => upstream.resetAndDestroy());
+  client.once('close', () => upstream.destroySoon());
+  upstream.once('close', () => client.destroySoon());
 };

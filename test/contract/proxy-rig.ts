@@ -2,10 +2,10 @@ import type { AppError } from '@banyan/contracts/errors.ts';
 import { prepare } from '../../gateway/proxy/call.ts';
 import { createListener, type Listener } from '../../gateway/proxy/listener.ts';
 import { sendProblem } from '../../gateway/proxy/problem.ts';
-import { type Delivered, reply, type ReplyOptions } from '../../gateway/proxy/reply.ts';
+import { type Delivered, type ReplyOptions, reply } from '../../gateway/proxy/reply.ts';
 import { createUpgrader } from '../../gateway/proxy/upgrade.ts';
 import { createUpstream, type Upstream } from '../../gateway/proxy/upstream.ts';
-import { type RawConnection, type RawMessage, rawConnect, type RawServer, rawServer } from '../harness/raw-http.ts';
+import { type RawConnection, type RawMessage, type RawServer, rawConnect, rawServer } from '../harness/raw-http.ts';
 
 export type RigOptions = {
   trusted?: (address: string) => boolean;
@@ -46,7 +46,10 @@ export const answering =
 
 export const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
 
-export const openRig = async (script: (connection: RawConnection, index: number) => Promise<void>, options: RigOptions = {}): Promise<Rig> => {
+export const openRig = async (
+  script: (connection: RawConnection, index: number) => Promise<void>,
+  options: RigOptions = {},
+): Promise<Rig> => {
   const server = await rawServer(script);
   const url = options.url ?? server.url;
   const trusted = options.trusted ?? (() => false);

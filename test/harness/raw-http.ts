@@ -1,4 +1,4 @@
-import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 
 /** One HTTP/1.x message as bytes (Latin-1), read without any HTTP library. */
 export type RawMessage = {
@@ -84,7 +84,8 @@ export class RawConnection {
     for (;;) {
       const at = this.#data.indexOf(mark, 0, 'latin1');
       if (at !== -1) return this.#take(at + mark.length).toString('latin1');
-      if (!(await this.#more())) throw new Error(`The connection ended before ${JSON.stringify(mark)}; got ${JSON.stringify(this.pending)}`);
+      if (!(await this.#more()))
+        throw new Error(`The connection ended before ${JSON.stringify(mark)}; got ${JSON.stringify(this.pending)}`);
     }
   }
 
@@ -228,7 +229,11 @@ export const rawServer = async (script: (connection: RawConnection, index: numbe
   const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
     const connection = new RawConnection(socket);
     connections.push(connection);
-    script(connection, connections.length - 1).catch(() => connection.destroy());
+    script(connection, connections.length - 1).then(
+      // A script that is done has no more to say to a peer that is done too.
+      () => (socket.readableEnded ? socket.end() : socket.once('end', () => socket.end())),
+      () => connection.destroy(),
+    );
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
