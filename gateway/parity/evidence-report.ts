@@ -1,0 +1,94 @@
+import { type Gate, type Sprt, sprt, wilson } from '../core/parity/stats.ts';
+import type { CountRow, Totals } from './evidence.ts';
+
+type Figures = {
+  readonly requests: number;
+  /** match + noise + mismatch: pairs that could be judged. */
+  readonly compared: number;
+  readonly match: number;
+  readonly noise: number;
+  readonly mismatch: number;
+  readonly incomparable: number;
+  readonly dropped: number;
+  readonly skipped: number;
+  /** (match + noise) / compared; null while nothing was compared. */
+  readonly rate: number | null;
+};
+
+export type RouteReport = Figures & {
+  readonly route: string;
+  /** Why pairs were incomparable, dropped or skipped: `{ 'incomparable:lagging': 3 }`. */
+  readonly reasons: Readonly<Record<string, number>>;
+  /** Primary answers by class: `{ '2xx': 10, '4xx': 1 }`. */
+  readonly answers: Readonly<Record<string, number>>;
+};
+export type FieldReport = {
+  readonly route: string;
+  readonly field: string;
+  readonly kind: string;
+  readonly rule: string | null;
+  readonly count: number;
+};
+
+/** The Parity document of DESIGN.md section 10; the window is since the last stage change. */
+export type ParityReport = Figures & {
+  /** ISO 8601; null when nothing was ever seen. */
+  readonly since: string | null;
+  readonly wilson: readonly [low: number, high: number];
+  readonly sprt: Sprt;
+  readonly byRoute: readonly RouteReport[];
+  /** Most frequent first, at most 200. */
+  readonly byField: readonly FieldReport[];
+};
+
+const MAX_FIELDS = 200;
+
+const figures = (counts: readonly CountRow[]): Figures => {
+  const of = (what: CountRow['what']): number => counts.reduce((sum, row) => (row.what === what ? sum + row.n : sum), 0);
+  const [match, noise, mismatch] = [of('match'), of('noise'), of('mismatch')];
+  const compared = match + noise + mismatch;
+  return {
+    requests: of('requests'),
+    compared,
+    match,
+    noise,
+    mismatch,
+    incomparable: of('incomparable'),
+    dropped: of('dropped'),
+    skipped: of('skipped'),
+    rate: compared === 0 ? null : (match + noise) / compared,
+  };
+};
+
+/** Makes the report from stored totals. Pure. */
+export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): ParityReport => {
+  const all = figures(totals.counts);
+  const routes = [...new Set(totals.counts.map(({ route }) => route))].sort();
+  return {
+    since: totals.since,
+    ...all,
+    wilson: wilson(all.match + all.noise, all.compared),
+    sprt: sprt(all.match + all.noise, all.mismatch, gate),
+    byRoute: routes.map((route) => {
+      const rows = totals.counts.filter((row) => row.route === route);
+      const named = (rest: readonly CountRow[], key: (row: CountRow) => string): Record<string, number> =>
+        Object.fromEntries(rest.map((row) => [key(row), row.n]));
+      return {
+        route,
+        ...figures(rows),
+        reasons: named(
+          rows.filter(({ what, why }) => why !== '' && what !== 'answers'),
+          ({ what, why }) => `${what}:${why}`,
+        ),
+        answers: named(
+          rows.filter(({ what }) => what === 'answers'),
+          ({ why }) => why,
+        ),
+      };
+    }),
+    byField: totals.fields
+      .map(({ route, field, kind, rule, n }) => ({ route, field, kind, rule: rule === '' ? null : rule, count: n }))
+      .sort((a, b) => b.count - a.count)
+      .slice(0, MAX_FIELDS),
+  };
+};

@@ -1,0 +1,193 @@
+import type { Knex } from 'knex';
+import { parseJson, printable } from '../core/parity/json.ts';
+import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary } from './evidence.ts';
+import { isPairId, pageOf } from './pair-page.ts';
+
+type SummaryRow = {
+  id: string;
+  context: string;
+  route: string;
+  request_id: string;
+  at: Date;
+  verdict: PairSummary['verdict'];
+  why: string | null;
+  confirmed: boolean;
+  primary_upstream: PairSummary['primary'];
+  field: string;
+  method: string;
+  target: string;
+};
+
+const SUMMARY = [
+  'id',
+  'context',
+  'route',
+  'request_id',
+  'at',
+  'verdict',
+  'why',
+  'confirmed',
+  'primary_upstream',
+  'field',
+  'method',
+  'target',
+] as const;
+
+const summaryOf = ({ request_id, primary_upstream, at, id, ...rest }: SummaryRow): PairSummary => ({
+  ...rest,
+  id: String(id),
+  requestId: request_id,
+  at: at.toISOString(),
+  primary: primary_upstream,
+});
+
+/** PostgreSQL's text knows no NUL; a body may hold one, and it must not cost a whole batch. */
+const storable = (text: string): string => text.replaceAll('\u0000', '\uFFFD');
+
+/** Rows in one order for everybody, so that two gateways never wait for each other in a circle. */
+const ordered = <T>(rows: readonly T[], key: (row: T) => string): T[] =>
+  rows
+    .map((row) => [key(row), row] as const)
+    .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+    .map(([, row]) => row);
+
+const CHUNK = 1_000;
+const chunks = <T>(rows: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(rows.length / CHUNK) }, (_, i) => rows.slice(i * CHUNK, (i + 1) * CHUNK));
+
+/** The evidence store in PostgreSQL (migration 020-parity). `db` is the gateway's pool; errors of the database pass through. */
+export const createEvidenceStore = (db: Knex): EvidenceStore => {
+  /** Adders share the lock of a context, a reset has it alone: it must not delete rows that they are adding to. */
+  const lock = (trx: Knex, context: string, how: '' | '_shared'): Promise<unknown> =>
+    Promise.resolve(trx.raw(`select pg_advisory_xact_lock${how}(hashtextextended(?, 0))`, [`banyan.parity ${context}`]));
+
+  const increment = async (
+    trx: Knex,
+    table: string,
+    keys: readonly string[],
+    rows: readonly Record<string, string | number | Knex.Raw>[],
+    sums: readonly string[],
+  ): Promise<void> => {
+    const merged = (column: string): [string, Knex.Raw] => [column, trx.raw('??.?? + excluded.??', [table, column, column])];
+    const touched: [string, Knex.Raw][] = table === 'parity_field' ? [['last_at', trx.raw('now()')]] : [];
+    for (const part of chunks(ordered(rows, (row) => keys.map((key) => row[key]).join('\u0000'))))
+      await trx
+        .withSchema('banyan')
+        .from(table)
+        .insert(part)
+        .onConflict([...keys])
+        .merge(Object.fromEntries([...sums.map(merged), ...touched]));
+  };
+
+  return {
+    add: (batch) =>
+      db.transaction(async (trx) => {
+        const contexts = [...new Set([...batch.counts, ...batch.fields, ...batch.pairs].map(({ context }) => context))].sort();
+        for (const context of contexts) {
+          await lock(trx, context, '_shared');
+          await trx.raw('insert into banyan.parity_window (context, since) values (?, now()) on conflict (context) do nothing', [context]);
+        }
+        await increment(
+          trx,
+          'parity_count',
+          ['context', 'route', 'what', 'why'],
+          batch.counts.map((row) => ({ ...row, why: storable(row.why) })),
+          ['n'],
+        );
+        const fields = batch.fields.map((row) => ({ ...row, field: storable(row.field), last_at: trx.raw('now()') }));
+        await increment(trx, 'parity_field', ['context', 'route', 'field', 'kind', 'rule'], fields, ['n']);
+        const probes = batch.probes.map(({ onlyExtracted, onlyLegacy, both, ...row }) => ({
+          ...row,
+          field: storable(row.field),
+          only_extracted: onlyExtracted,
+          only_legacy: onlyLegacy,
+          in_both: both,
+        }));
+        await increment(trx, 'parity_probe', ['context', 'route', 'field', 'kind'], probes, ['only_extracted', 'only_legacy', 'in_both']);
+        if (batch.pairs.length === 0) return;
+        await trx
+          .withSchema('banyan')
+          .from('parity_pair')
+          .insert(
+            batch.pairs.map(({ headers, legacy, extracted, differences, noise, requestId, primary, ...row }) => ({
+              ...row,
+              why: row.why === null ? null : storable(row.why),
+              field: storable(row.field),
+              target: storable(row.target),
+              request_id: storable(requestId),
+              primary_upstream: primary,
+              detail: JSON.stringify({ headers, legacy, extracted, differences, noise }),
+            })),
+          );
+        await trx.raw(
+          `delete from banyan.parity_pair where id in (
+             select id from (
+               select id, row_number() over (partition by context order by id desc) as in_context, row_number() over (partition by context, field order by id desc) as in_field
+               from banyan.parity_pair where context = any(?)
+             ) numbered where in_context > ? or in_field > ?)`,
+          [contexts, EXEMPLARS.perContext, EXEMPLARS.perField],
+        );
+      }),
+
+    totals: async (context) => {
+      const window = await db.withSchema('banyan').from('parity_window').where({ context }).first<{ since: Date } | undefined>('since');
+      const counts = await db
+        .withSchema('banyan')
+        .from('parity_count')
+        .where({ context })
+        .select<(Omit<CountRow, 'n'> & { n: string })[]>('context', 'route', 'what', 'why', 'n');
+      const fields = await db
+        .withSchema('banyan')
+        .from('parity_field')
+        .where({ context })
+        .orderBy('n', 'desc')
+        .limit(1_000)
+        .select<(Omit<FieldRow, 'n'> & { n: string })[]>('context', 'route', 'field', 'kind', 'rule', 'n');
+      return {
+        since: window?.since.toISOString() ?? null,
+        counts: counts.map((row) => ({ ...row, n: Number(row.n) })),
+        fields: fields.map((row) => ({ ...row, n: Number(row.n) })),
+      };
+    },
+
+    pairs: async (query) => {
+      const { limit, before } = pageOf(query);
+      const wanted = db.withSchema('banyan').from('parity_pair');
+      if (query.context !== undefined) wanted.where({ context: query.context });
+      if (query.verdict !== undefined) wanted.where({ verdict: query.verdict });
+      if (query.requestId !== undefined) wanted.where({ request_id: query.requestId });
+      if (before !== undefined) wanted.where('id', '<', String(before));
+      const rows = await wanted
+        .orderBy('id', 'desc')
+        .limit(limit + 1)
+        .select<SummaryRow[]>(...SUMMARY);
+      const items = rows.slice(0, limit).map(summaryOf);
+      return { items, next: rows.length > limit ? items.at(-1)!.id : null };
+    },
+
+    pair: async (id) => {
+      if (!isPairId(id)) return undefined;
+      const row = await db
+        .withSchema('banyan')
+        .from('parity_pair')
+        .where({ id })
+        .first<(SummaryRow & { document: string }) | undefined>(...SUMMARY, db.raw('detail::text as document'));
+      if (!row) return undefined;
+      const { document: text, ...summary } = row;
+      const detail = parseJson(text);
+      // Read with our own parser, so that numbers keep their tokens on the way out.
+      return detail.ok ? ({ ...summaryOf(summary), ...(printable(detail.value) as object) } as Pair) : undefined;
+    },
+
+    reset: (context, at) =>
+      db.transaction(async (trx) => {
+        await lock(trx, context, '');
+        for (const table of ['parity_count', 'parity_field', 'parity_probe'])
+          await trx.withSchema('banyan').from(table).where({ context }).delete();
+        await trx.raw(
+          'insert into banyan.parity_window (context, since) values (?, ?) on conflict (context) do update set since = excluded.since',
+          [context, at],
+        );
+      }),
+  };
+};

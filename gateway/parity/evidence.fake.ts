@@ -1,0 +1,70 @@
+import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary } from './evidence.ts';
+import { pageOf } from './pair-page.ts';
+
+/** The evidence store in memory: for gateways without a store, and for tests. Bounded like the real one; gone with the process. */
+export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): EvidenceStore => {
+  const windows = new Map<string, Date>();
+  const counts = new Map<string, CountRow>();
+  const fields = new Map<string, FieldRow>();
+  let pairs: Pair[] = [];
+  let lastId = 0;
+
+  const add = <T extends { readonly n: number }>(map: Map<string, T>, key: readonly string[], row: T): void => {
+    const id = key.join('\u0000');
+    map.set(id, { ...row, n: (map.get(id)?.n ?? 0) + row.n });
+  };
+  const prune = (): void => {
+    const seen = new Map<string, number>();
+    const nth = (key: string): number => {
+      const n = (seen.get(key) ?? 0) + 1;
+      seen.set(key, n);
+      return n;
+    };
+    pairs = pairs.filter(({ context, field }) => {
+      const [inContext, inField] = [nth(context), nth(`${context}\u0000${field}`)];
+      return inContext <= EXEMPLARS.perContext && inField <= EXEMPLARS.perField;
+    });
+  };
+  const summary = ({
+    headers: _headers,
+    legacy: _legacy,
+    extracted: _extracted,
+    differences: _differences,
+    noise: _noise,
+    ...rest
+  }: Pair): PairSummary => rest;
+
+  return {
+    add: async (batch) => {
+      for (const row of batch.counts) {
+        if (!windows.has(row.context)) windows.set(row.context, now());
+        add(counts, [row.context, row.route, row.what, row.why], row);
+      }
+      for (const row of batch.fields) add(fields, [row.context, row.route, row.field, row.kind, row.rule], row);
+      pairs = [...batch.pairs.map((pair) => ({ ...pair, id: String(++lastId) })).reverse(), ...pairs];
+      prune();
+    },
+    totals: async (context) => ({
+      since: windows.get(context)?.toISOString() ?? null,
+      counts: [...counts.values()].filter((row) => row.context === context),
+      fields: [...fields.values()].filter((row) => row.context === context),
+    }),
+    pairs: async (query) => {
+      const { limit, before } = pageOf(query);
+      const found = pairs.filter(
+        (pair) =>
+          (query.context === undefined || pair.context === query.context) &&
+          (query.verdict === undefined || pair.verdict === query.verdict) &&
+          (query.requestId === undefined || pair.requestId === query.requestId) &&
+          (before === undefined || BigInt(pair.id) < before),
+      );
+      const items = found.slice(0, limit).map(summary);
+      return { items, next: found.length > limit ? items.at(-1)!.id : null };
+    },
+    pair: async (id) => pairs.find((pair) => pair.id === id),
+    reset: async (context, at) => {
+      for (const map of [counts, fields]) for (const [key, row] of map) if (row.context === context) map.delete(key);
+      windows.set(context, at);
+    },
+  };
+};

@@ -1,0 +1,340 @@
+import type { Upstream, VerdictKind } from '@banyan/contracts/vocabulary.ts';
+import { type Difference, type Noise, type Observation, type Verdict, verdictDocument } from '../core/parity/observation.ts';
+import { fieldOf } from '../core/parity/path.ts';
+import { fieldKey } from '../core/parity/probe.ts';
+import type { Gate } from '../core/parity/stats.ts';
+import { type ParityReport, parityReportOf } from './evidence-report.ts';
+import { createRedactor, type StoredAnswer } from './redact.ts';
+
+/** What is counted besides verdicts: queries offered, not mirrored because something was full, left out on purpose, legacy asked twice, primary answers by status class. */
+export type CountName = 'requests' | VerdictKind | 'dropped' | 'skipped' | 'probed' | 'answers';
+
+export type CountRow = {
+  readonly context: string;
+  readonly route: string;
+  readonly what: CountName;
+  readonly why: string;
+  readonly n: number;
+};
+export type FieldRow = {
+  readonly context: string;
+  readonly route: string;
+  readonly field: string;
+  readonly kind: string;
+  /** '' = nothing excused it. */
+  readonly rule: string;
+  readonly n: number;
+};
+export type ProbeRow = Omit<FieldRow, 'rule' | 'n'> & {
+  readonly onlyExtracted: number;
+  readonly onlyLegacy: number;
+  readonly both: number;
+};
+
+export type PairSummary = {
+  readonly id: string;
+  readonly context: string;
+  readonly route: string;
+  readonly requestId: string;
+  /** ISO 8601. */
+  readonly at: string;
+  readonly verdict: VerdictKind;
+  readonly why: string | null;
+  /** Did a mismatch reproduce when both sides were asked again? */
+  readonly confirmed: boolean;
+  readonly primary: Upstream;
+  /** What it is an example of. */
+  readonly field: string;
+  readonly method: string;
+  readonly target: string;
+};
+/** A pair in full, redacted. Values print with their raw number tokens. */
+export type Pair = PairSummary & {
+  readonly headers: readonly (readonly [string, string])[];
+  readonly legacy: StoredAnswer;
+  readonly extracted: StoredAnswer;
+  readonly differences: readonly Difference[];
+  readonly noise: readonly Noise[];
+};
+export type NewPair = Omit<Pair, 'id'>;
+
+export type Batch = {
+  readonly counts: readonly CountRow[];
+  readonly fields: readonly FieldRow[];
+  readonly probes: readonly ProbeRow[];
+  readonly pairs: readonly NewPair[];
+};
+export type Totals = { readonly since: string | null; readonly counts: readonly CountRow[]; readonly fields: readonly FieldRow[] };
+export type PairQuery = {
+  readonly context?: string | undefined;
+  readonly verdict?: VerdictKind | undefined;
+  readonly requestId?: string | undefined;
+  /** 1..200, default 50. */
+  readonly limit?: number | undefined;
+  /** `next` of an earlier answer. */
+  readonly cursor?: string | undefined;
+};
+
+/** Newest exemplars kept per context and field, and per context. */
+export const EXEMPLARS = { perField: 20, perContext: 1_000 } as const;
+
+/** Where evidence lives: PostgreSQL (`evidence-store.ts`), or memory when there is no store (`evidence.fake.ts`). Many gateways add at once. */
+export type EvidenceStore = {
+  readonly add: (batch: Batch) => Promise<void>;
+  readonly totals: (context: string) => Promise<Totals>;
+  /** Newest first. @throws AppError `bad-request` for a cursor that it did not give */
+  readonly pairs: (query: PairQuery) => Promise<{ readonly items: readonly PairSummary[]; readonly next: string | null }>;
+  readonly pair: (id: string) => Promise<Pair | undefined>;
+  /** Empties the counters of a context; exemplars stay. */
+  readonly reset: (context: string, at: Date) => Promise<void>;
+};
+
+/** A judged pair as the shadow path hands it over. */
+export type JudgedPair = {
+  readonly context: string;
+  readonly route: string;
+  readonly requestId: string;
+  /** Unix ms. */
+  readonly at: number;
+  readonly verdict: Verdict;
+  readonly confirmed: boolean;
+  readonly primary: Upstream;
+  readonly method: string;
+  readonly target: string;
+  readonly headers: readonly (readonly [string, string])[];
+  /** Absent where the pair was never complete (a pinned client: nobody was asked). */
+  readonly answers?: { readonly legacy: Observation; readonly extracted: Observation } | undefined;
+  /** Present when legacy was asked twice: how its two answers differ, and how extracted differs from the first before any excuse. */
+  readonly probe?: { readonly volatile: readonly Difference[]; readonly differences: readonly Difference[] } | undefined;
+};
+
+export type EvidenceDeps = {
+  readonly store: EvidenceStore;
+  /** DESIGN's `redact:` list. */
+  readonly redact: () => readonly string[];
+  /** For the HMAC of redacted values. */
+  readonly redactKey: Uint8Array;
+  /** Told once when the store fails and once when it works again. */
+  readonly onStore?: (failing: boolean, error?: unknown) => void;
+  /** Default 250. */
+  readonly flushMs?: number;
+};
+
+export type Evidence = {
+  /** Adds to a counter. Never throws, never waits. */
+  readonly count: (context: string, route: string, what: CountName, why?: string) => void;
+  /** Notes a judged pair: counters, fields, and perhaps an exemplar. Never throws, never waits. */
+  readonly note: (pair: JudgedPair) => void;
+  readonly flush: () => Promise<void>;
+  readonly parityReport: (context: string, gate?: Partial<Gate>) => Promise<ParityReport>;
+  readonly pairs: EvidenceStore['pairs'];
+  readonly pair: EvidenceStore['pair'];
+  /** On a stage change: the window starts anew. */
+  readonly reset: (context: string, at: Date) => Promise<void>;
+  /** What was thrown away because the store was down or the buffer full. */
+  readonly stats: () => { readonly lost: number; readonly waiting: number };
+  /** Writes what is left, at most 2 s, and ends the timer. */
+  readonly stop: () => Promise<void>;
+};
+
+/** Bounds between two flushes; beyond them things are dropped and counted. */
+const MAX_KEYS = 5_000;
+const MAX_PAIRS = 100;
+const MAX_PAIRS_PER_FIELD = 5;
+const MAX_BODY = 64 * 1024;
+const MAX_VALUE = 4_096;
+const MAX_STORED = 200;
+const STOP_MS = 2_000;
+
+const short = (value: unknown): unknown => {
+  const text = JSON.stringify(value);
+  return text !== undefined && text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : value;
+};
+const shortened = <D extends Difference>(differences: readonly D[]): D[] =>
+  differences.slice(0, MAX_STORED).map((one) => ({
+    ...one,
+    ...('legacy' in one ? { legacy: short(one.legacy) } : {}),
+    ...('extracted' in one ? { extracted: short(one.extracted) } : {}),
+  }));
+
+const NO_ANSWER: StoredAnswer = { status: 0, headers: [], body: null, bytes: null, complete: false, truncated: false };
+
+const exemplarOf = (verdict: Verdict): string => {
+  if (verdict.kind === 'mismatch') return fieldKey(verdict.differences[0]!);
+  if (verdict.kind === 'incomparable') return `incomparable ${verdict.why}`;
+  return verdict.kind;
+};
+
+type Adding<T> = { -readonly [K in keyof T]: T[K] };
+
+/** Gathers evidence and adds it to the store in batches. Starts its timer at once; `stop` ends it. */
+export const createEvidence = (deps: EvidenceDeps): Evidence => {
+  let counts = new Map<string, Adding<CountRow>>();
+  let fields = new Map<string, Adding<FieldRow>>();
+  let probes = new Map<string, Adding<ProbeRow>>();
+  let pairs: NewPair[] = [];
+  let perField = new Map<string, number>();
+  let lost = 0;
+  let failing = false;
+  let running: Promise<void> | null = null;
+
+  const slot = <T>(map: Map<string, T>, key: readonly string[], make: () => T): T | undefined => {
+    const id = key.join('\u0000');
+    const known = map.get(id);
+    if (known) return known;
+    if (map.size >= MAX_KEYS) {
+      lost++;
+      return undefined;
+    }
+    const made = make();
+    map.set(id, made);
+    return made;
+  };
+
+  const count: Evidence['count'] = (context, route, what, why = '') => {
+    const row = slot(counts, [context, route, what, why], () => ({ context, route, what, why, n: 0 }));
+    if (row) row.n++;
+  };
+
+  const field = (context: string, route: string, difference: Difference, rule: string): void => {
+    const name = fieldOf(difference.path);
+    const row = slot(fields, [context, route, name, difference.kind, rule], () => ({
+      context,
+      route,
+      field: name,
+      kind: difference.kind,
+      rule,
+      n: 0,
+    }));
+    if (row) row.n++;
+  };
+
+  /** One of each field family and kind: a thousand items that differ alike are one pair in which the field differs. */
+  const families = <D extends Difference>(differences: readonly D[]): D[] => [
+    ...new Map(differences.map((one) => [fieldKey(one), one])).values(),
+  ];
+
+  const probed = ({ context, route, probe }: JudgedPair): void => {
+    if (!probe) return;
+    count(context, route, 'probed');
+    const [volatile, candidate] = [families(probe.volatile), families(probe.differences)];
+    const [inLegacy, inExtracted] = [new Set(volatile.map(fieldKey)), new Set(candidate.map(fieldKey))];
+    for (const one of families([...volatile, ...candidate])) {
+      const name = fieldOf(one.path);
+      const row = slot(probes, [context, route, name, one.kind], () => ({
+        context,
+        route,
+        field: name,
+        kind: one.kind,
+        onlyExtracted: 0,
+        onlyLegacy: 0,
+        both: 0,
+      }));
+      if (!row) continue;
+      const key = fieldKey(one);
+      if (inLegacy.has(key) && inExtracted.has(key)) row.both++;
+      else if (inLegacy.has(key)) row.onlyLegacy++;
+      else row.onlyExtracted++;
+    }
+  };
+
+  const keep = (pair: JudgedPair): void => {
+    const name = exemplarOf(pair.verdict);
+    const key = `${pair.context}\u0000${name}`;
+    const kept = perField.get(key) ?? 0;
+    if (kept >= MAX_PAIRS_PER_FIELD || pairs.length >= MAX_PAIRS) return;
+    perField.set(key, kept + 1);
+    const redactor = createRedactor(deps.redact(), deps.redactKey);
+    const { differences, noise, why } = verdictDocument(pair.verdict);
+    const build = (): NewPair => ({
+      context: pair.context,
+      route: pair.route,
+      requestId: pair.requestId,
+      at: new Date(pair.at).toISOString(),
+      verdict: pair.verdict.kind,
+      why,
+      confirmed: pair.confirmed,
+      primary: pair.primary,
+      field: name,
+      method: pair.method,
+      headers: redactor.headers(pair.headers),
+      target: redactor.target(pair.target),
+      legacy: pair.answers ? redactor.answer(pair.answers.legacy, MAX_BODY) : NO_ANSWER,
+      extracted: pair.answers ? redactor.answer(pair.answers.extracted, MAX_BODY) : NO_ANSWER,
+      differences: shortened(redactor.differences(differences)),
+      noise: shortened(redactor.differences(noise)),
+    });
+    // The first pass learns the secrets, the second replaces their echoes wherever they stand.
+    build();
+    pairs.push(build());
+  };
+
+  const note: Evidence['note'] = (pair) => {
+    try {
+      const { context, route, verdict } = pair;
+      const { differences, noise, why } = verdictDocument(verdict);
+      count(context, route, verdict.kind, verdict.kind === 'incomparable' ? (why ?? '') : '');
+      for (const one of families(differences)) field(context, route, one, '');
+      for (const one of new Map(noise.map((entry) => [`${fieldKey(entry)}\u0000${entry.rule}`, entry])).values())
+        field(context, route, one, one.rule);
+      probed(pair);
+      keep(pair);
+    } catch {
+      lost++;
+    }
+  };
+
+  const write = async (): Promise<void> => {
+    const batch: Batch = { counts: [...counts.values()], fields: [...fields.values()], probes: [...probes.values()], pairs };
+    const size = batch.counts.reduce((sum, { n }) => sum + n, 0) + pairs.length;
+    if (size === 0 && batch.fields.length === 0) return;
+    [counts, fields, probes, pairs, perField] = [new Map(), new Map(), new Map(), [], new Map()];
+    try {
+      await deps.store.add(batch);
+      if (failing) deps.onStore?.(false);
+      failing = false;
+    } catch (error) {
+      // Not tried again: whether the batch was committed is unknown, and evidence counted twice would be worse than evidence lost.
+      lost += size;
+      if (!failing) deps.onStore?.(true, error);
+      failing = true;
+    }
+  };
+  const flush = async (): Promise<void> => {
+    // One batch at a time; what comes meanwhile waits in the bounded buffer.
+    while (running) await running;
+    running = write().finally(() => {
+      running = null;
+    });
+    await running;
+  };
+  const timer = setInterval(() => {
+    if (!running) void flush();
+  }, deps.flushMs ?? 250);
+  timer.unref();
+
+  return {
+    count,
+    note,
+    flush,
+    parityReport: async (context, gate) => parityReportOf(await deps.store.totals(context), gate),
+    pairs: deps.store.pairs,
+    pair: deps.store.pair,
+    reset: async (context, at) => {
+      for (const map of [counts, fields, probes]) for (const [key, row] of map) if (row.context === context) map.delete(key);
+      await deps.store.reset(context, at);
+    },
+    stats: () => ({ lost, waiting: counts.size + fields.size + probes.size + pairs.length }),
+    stop: async () => {
+      clearInterval(timer);
+      let giveUp: NodeJS.Timeout | undefined;
+      await Promise.race([
+        flush(),
+        new Promise<void>((resolve) => {
+          giveUp = setTimeout(resolve, STOP_MS);
+        }),
+      ]);
+      clearTimeout(giveUp);
+    },
+  };
+};
