@@ -18,9 +18,19 @@ export type Outcome = 'published' | 'correlated' | 'skipped' | 'wait' | { readon
 
 const OUTCOMES: readonly unknown[] = ['published', 'correlated', 'skipped', 'wait'];
 
+/**
+ * The gateway settles many ledger rows in one transaction too, in another order. Giving up well before PostgreSQL looks for deadlocks (1 s) makes
+ * the adapter the one that steps back: it tells each change alone then, and holds no row while it waits for the next.
+ */
+const TOGETHER_LOCK_MS = 100;
+const ALONE_LOCK_MS = 2000;
+
+const isLockTimeout = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === '55P03';
+
 const observeTogether = (store: Knex, calls: readonly Observation[]): Promise<Outcome[]> =>
   store.transaction(async (trx) => {
     await trx.raw(`set local statement_timeout = '30s'`);
+    await trx.raw(`set local lock_timeout = ${calls.length > 1 ? TOGETHER_LOCK_MS : ALONE_LOCK_MS}`);
     // knex's types know no list with nulls; pg sends them as NULL
     const column = (pick: (call: Observation) => string | null): string[] => calls.map(pick) as string[];
     const { rows } = await trx.raw<{ rows: { outcome: string }[] }>(
@@ -47,7 +57,7 @@ const observeTogether = (store: Knex, calls: readonly Observation[]): Promise<Ou
 
 /**
  * Tells the store about changes of different aggregates, in one transaction. When the store refuses one of them each is told alone, so that only
- * that one gets an `error`.
+ * that one gets an `error`. A row that stays locked answers `wait`.
  * @throws when the store cannot be reached; then nothing is known of any of them, and they may be told again
  */
 export const observe = async (store: Knex, calls: readonly Observation[]): Promise<Outcome[]> => {
@@ -55,7 +65,7 @@ export const observe = async (store: Knex, calls: readonly Observation[]): Promi
     return await observeTogether(store, calls);
   } catch (error) {
     if (isPassing(error)) throw error;
-    if (calls.length === 1) return [{ error: (error as Error).message }];
+    if (calls.length === 1) return [isLockTimeout(error) ? 'wait' : { error: (error as Error).message }];
   }
   const outcomes: Outcome[] = [];
   for (const call of calls) outcomes.push(...(await observe(store, [call])));
