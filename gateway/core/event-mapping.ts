@@ -1,4 +1,5 @@
 import { AppError } from '@banyan/contracts/errors.ts';
+import { jsonPath } from './json-path.ts';
 
 /** What a mapping may look at. Header names are lower-case; bodies are parsed JSON, a form's fields, text, or undefined. */
 export type CommandFacts = {
@@ -21,14 +22,22 @@ type View = {
 };
 
 /**
- * Where a value comes from: JSONPath over `{request: {body, headers, query}, response: {status, headers, body}, params}` (names and indexes only),
+ * Where a value comes from: JSONPath over `{request: {body, headers, query}, response: {status, headers, body}, params}` (no filters),
  * `header:NAME`, `query:NAME`, `cookie:NAME` of the request, `status` of the answer, or a function of the same view (`banyan.config.ts` only).
  */
 export type Mapping = string | ((view: View) => unknown);
 
-/** One entry of a context's `events`. `when`: METHOD PATTERN STATUS, the status being exact or a class such as `2xx`. */
+/** `POST /api/orders 2xx`, read. Exactly one of `statusClass` (2 for 2xx) and `status` is set. */
+export type EventCondition = {
+  readonly method: string;
+  readonly pathPattern: string;
+  readonly statusClass: number | null;
+  readonly status: number | null;
+};
+
+/** One entry of a context's `events`. `when` as text: METHOD PATTERN STATUS, the status being exact or a class such as `2xx`. */
 export type EventRule = {
-  readonly when: string;
+  readonly when: string | EventCondition;
   readonly type: string;
   readonly aggregate: Mapping;
   readonly data: Mapping | Readonly<Record<string, Mapping>>;
@@ -61,34 +70,6 @@ export type BuildResult =
 
 const bad = (message: string): never => {
   throw new AppError('bad-request', message);
-};
-
-const STEP = /\.([A-Za-z_][A-Za-z0-9_-]*)|\[(?:'([^']*)'|"([^"]*)"|([0-9]{1,9}))\]/y;
-
-/**
- * JSONPath cut down to what names one value: `$`, `.name`, `['name']`, `[0]`. Own properties only; a missing step gives undefined.
- * @throws AppError `bad-request` for anything else (wildcards, filters, `..`).
- */
-export const jsonPath = (path: string): ((root: unknown) => unknown) => {
-  const steps: (string | number)[] = [];
-  if (!path.startsWith('$')) bad(`"${path}" is no JSONPath: it must start with $`);
-  STEP.lastIndex = 1;
-  while (STEP.lastIndex < path.length) {
-    const at = STEP.lastIndex;
-    const found = STEP.exec(path);
-    if (!found) return bad(`"${path}": expected .name, ['name'] or [index] at "${path.slice(at)}"`);
-    steps.push(found[4] === undefined ? (found[1] ?? found[2] ?? found[3] ?? '') : Number(found[4]));
-  }
-  return (root) => {
-    let value: unknown = root;
-    for (const step of steps) {
-      if (typeof step === 'number') value = Array.isArray(value) ? value[step] : undefined;
-      else
-        value =
-          typeof value === 'object' && value !== null && Object.hasOwn(value, step) ? (value as Record<string, unknown>)[step] : undefined;
-    }
-    return value;
-  };
 };
 
 const cookieOf = (header: string | undefined, name: string): string | undefined => {
@@ -148,30 +129,39 @@ const matchSegments = (pattern: readonly string[], path: readonly string[]): Rec
     const segment = path[index];
     if (segment === undefined) return null;
     if (part.startsWith(':')) params.push([part.slice(1), segment]);
-    else if (part !== '*' && part !== segment) return null;
+    else if (part !== segment) return null;
   }
   return path.length === pattern.length ? Object.fromEntries(params) : null;
 };
 
-/** Parameters of `target` under `pattern` (`/api/orders/:id`, `*` one segment, `**` any number), or null when it does not match. */
+const patternOf = (pattern: string): string[] =>
+  pattern
+    .split('/')
+    .filter((part) => part !== '')
+    .map((part) => (part.startsWith(':') ? part : decoded(part)));
+
+/** Parameters of `target` under `pattern` (`/api/orders/:id`, `**` any number of segments), or null when it does not match. */
 export const matchPath = (pattern: string, target: string): Record<string, string> | null =>
-  matchSegments(
-    pattern.split('/').filter((part) => part !== ''),
-    segmentsOf(target),
-  );
+  matchSegments(patternOf(pattern), segmentsOf(target));
+
+const conditionOf = (when: string | EventCondition): EventCondition => {
+  if (typeof when !== 'string') return when;
+  const found = /^([A-Z][A-Z-]*) (\/\S*) (?:([1-5])xx|([1-5][0-9]{2}))$/.exec(when);
+  if (!found) return bad(`events: when "${when}" must read METHOD /path STATUS, such as "POST /api/orders 2xx"`);
+  const number = (text: string | undefined) => (text === undefined ? null : Number(text));
+  return { method: found[1]!, pathPattern: found[2]!, statusClass: number(found[3]), status: number(found[4]) };
+};
 
 /** @throws AppError `bad-request` that names the rule and what was expected. */
 export const compileEvents = (rules: readonly EventRule[]): CompiledEvent[] =>
   rules.map((rule) => {
-    const found = /^([A-Z][A-Z-]*) (\/\S*) ([1-5]xx|[1-5][0-9]{2})$/.exec(rule.when);
-    if (!found) return bad(`events: when "${rule.when}" must read METHOD /path STATUS, such as "POST /api/orders 2xx"`);
-    const [, method, path, status] = found as unknown as [string, string, string, string];
+    const { method, pathPattern, statusClass, status } = conditionOf(rule.when);
     return {
       type: rule.type,
       mode: rule.mode ?? 'ledger',
       method,
-      pattern: path.split('/').filter((part) => part !== ''),
-      covers: status.endsWith('xx') ? (code) => Math.floor(code / 100) === Number(status[0]) : (code) => code === Number(status),
+      pattern: patternOf(pathPattern),
+      covers: (code) => (status === null ? Math.floor(code / 100) === statusClass : code === status),
       aggregate: expression(rule.aggregate, `${rule.type}: aggregate`),
       data: fields(rule.data, `${rule.type}: data`),
     };
@@ -258,4 +248,18 @@ export const buildEvents = (events: readonly CompiledEvent[], facts: CommandFact
 export const buildTentative = (events: readonly CompiledEvent[], facts: CommandFacts, check: CheckEventData): BuildResult => {
   const due = eventsFor(events, facts.request.method, facts.request.target).filter((event) => event.mode === 'tentative');
   return due.length === 0 ? { kind: 'none' } : buildAll(due, { ...facts, response: null }, check);
+};
+
+/** The aggregate that a command is about, where the request alone says so (then it existed before, or the client names it); else null. */
+export const knownAggregate = (events: readonly CompiledEvent[], facts: CommandFacts): string | null => {
+  for (const event of eventsFor(events, facts.request.method, facts.request.target)) {
+    try {
+      const aggregate = event.aggregate(viewOf(event, { ...facts, response: null }));
+      const subject = typeof aggregate === 'string' || typeof aggregate === 'number' ? String(aggregate) : '';
+      if (subject.length > 0 && subject.length <= 256 && storable(subject)) return subject;
+    } catch {
+      // a function that wants the answer: the aggregate is known only afterwards
+    }
+  }
+  return null;
 };

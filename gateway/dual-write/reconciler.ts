@@ -1,0 +1,133 @@
+import type { Upstream } from '@banyan/contracts/vocabulary.ts';
+import type { Knex } from 'knex';
+import { matchPath } from '../core/event-mapping.ts';
+import { jsonPath } from '../core/json-path.ts';
+import { askLater, type LedgerRow, type LedgerSettle, settleRows } from './ledger.ts';
+import { dueAfter, type RouteWrites } from './route-writes.ts';
+import type { Seal } from './seal.ts';
+import { decodeRequest, encodeResponse, jsonPart, jsonValue, type StoredResponse } from './stored.ts';
+import type { Log } from './write.ts';
+
+/** Asks the upstream, with the configured credentials only; never a client's. Throws when there is no answer. */
+export type Ask = (context: string, upstream: Upstream, path: string) => Promise<{ readonly status: number; readonly body: Buffer }>;
+
+export type ReconcilerDeps = {
+  readonly db: Knex;
+  readonly seal: Seal;
+  readonly ask: Ask;
+  /** The configuration of a ledgered route now; undefined when it is gone. */
+  readonly routeOf: (context: string, route: string) => RouteWrites | undefined;
+  readonly log: Log;
+  /** Looks at one row before it is parked. Default 12. */
+  readonly maxAttempts?: number;
+  /** Pause after the first look, doubled up to `maxDelayMs`, with jitter. Defaults 250 and 30,000. */
+  readonly firstDelayMs?: number;
+  readonly maxDelayMs?: number;
+};
+
+/** What the upstream says of a command: it was applied, it was not, or this answer does not tell. */
+export type Finding =
+  | { readonly kind: 'found'; readonly body: string | null }
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'unclear'; readonly why: string };
+
+const isEmpty = (value: unknown): boolean =>
+  value === undefined || value === null || value === '' || (Array.isArray(value) && value.length === 0);
+
+/** Reads the answer to a `resolve` request. Pure. */
+export const readFinding = (resolve: NonNullable<RouteWrites['resolve']>, status: number, text: string): Finding => {
+  if (status === 404 || status === 410) return { kind: 'absent' };
+  if (status < 200 || status > 299) return { kind: 'unclear', why: `the upstream answered ${status} when asked` };
+  if (resolve.applied === 'status') return { kind: 'found', body: null };
+  const value = text.trim() === '' ? null : jsonValue(text);
+  if (value === undefined) return { kind: 'unclear', why: 'the upstream answered no JSON when asked' };
+  if (isEmpty(jsonPath(resolve.applied)(value))) return { kind: 'absent' };
+  return { kind: 'found', body: resolve.body === null ? null : (jsonPart(text, jsonPath(resolve.body)) ?? null) };
+};
+
+/** `{key}` is the idempotency key, other places are the route's path parameters. Null when a place has no value. */
+export const fillTemplate = (template: string, key: string, route: string, target: string): string | null => {
+  const params = matchPath(route.slice(route.indexOf(' ') + 1), target) ?? {};
+  let complete = true;
+  const path = template.replace(/\{([^{}]+)\}/g, (_, name: string) => {
+    const value = name === 'key' ? key : Object.hasOwn(params, name) ? params[name] : undefined;
+    if (value === undefined) complete = false;
+    return encodeURIComponent(value ?? '');
+  });
+  return complete ? path : null;
+};
+
+/** Settles one claimed row of state unknown by asking: never by sending again. What cannot be decided waits for a person. */
+export const createReconciler = (deps: ReconcilerDeps): ((row: LedgerRow) => Promise<void>) => {
+  const { db, seal, log } = deps;
+  const settle = async (row: LedgerRow, rest: Omit<LedgerSettle, 'id' | 'fence' | 'from_state'>): Promise<void> => {
+    await settleRows(db, [{ id: row.id, fence: row.fence, from_state: 'unknown', ...rest }]);
+  };
+  const park = (row: LedgerRow, why: string) => {
+    log.error({ id: row.id, context: row.context, error: why }, 'a command waits for a person: nobody knows whether it was applied');
+    return settle(row, { event: 'exhausted', by: null, error: why });
+  };
+
+  const later = async (row: LedgerRow, why: string): Promise<void> => {
+    const past = Date.now() > row.settle_after.getTime();
+    if (past && row.attempts >= (deps.maxAttempts ?? 12)) return park(row, why);
+    const ceiling = Math.min(deps.maxDelayMs ?? 30_000, (deps.firstDelayMs ?? 250) * 2 ** Math.min(row.attempts, 20));
+    await askLater(db, row.id, row.fence, Math.round(ceiling * (0.5 + Math.random() / 2)), why);
+  };
+
+  const found = async (row: LedgerRow, writes: RouteWrites, body: string | null): Promise<void> => {
+    const response: StoredResponse = {
+      status: writes.resolve?.status ?? 200,
+      headers: [['content-type', 'application/json']],
+      body: body === null ? null : Buffer.from(body),
+    };
+    const due =
+      row.sealed_request === null
+        ? { facts: null, park: 'unbuildable: the request is not kept any more' }
+        : dueAfter(
+            { ...writes, publisher: row.publisher },
+            row.upstream,
+            decodeRequest(seal.open(row.id, 'request', row.sealed_request)),
+            response,
+          );
+    // without a body there is nothing to replay: a repeat is told that the answer is lost
+    const kept = body !== null && row.scope !== '';
+    await settle(row, {
+      event: 'found',
+      by: 'resolve',
+      facts: due.facts,
+      park: due.park,
+      status: kept ? response.status : null,
+      sealed_response: kept ? seal.seal(row.id, 'response', encodeResponse(response, writes.answerLimitBytes)).toString('base64') : null,
+    });
+  };
+
+  const look = async (row: LedgerRow): Promise<void> => {
+    const writes = deps.routeOf(row.context, row.route);
+    if (!writes) return later(row, `the configuration has no ledgered route ${row.route} any more`);
+    if (!writes.resolve) {
+      // only a captured change can still tell
+      if (Date.now() > row.settle_after.getTime()) return park(row, 'no resolve is configured, and no captured change tells');
+      return later(row, 'waits for a captured change');
+    }
+    const path = fillTemplate(writes.resolve.get, row.idempotency_key, row.route, row.target);
+    if (path === null) return park(row, `resolve.get names a place that ${row.route} does not have`);
+    const answer = await deps.ask(row.context, row.upstream, path);
+    const finding = readFinding(writes.resolve, answer.status, answer.body.toString());
+    if (finding.kind === 'found') return found(row, writes, finding.body);
+    if (finding.kind === 'unclear') return later(row, finding.why);
+    // it may still be on its way: "not there" counts only after a while
+    if (Date.now() > row.settle_after.getTime())
+      return settle(row, { event: 'absent', by: 'absent', error: 'the upstream does not have it' });
+    await later(row, 'not there yet');
+  };
+
+  return async (row) => {
+    try {
+      await look(row);
+    } catch (error) {
+      const why = error instanceof Error ? error.message.slice(0, 300) : String(error);
+      await later(row, why).catch((failure: unknown) => log.warn({ id: row.id, error: String(failure) }, 'a row could not be put back'));
+    }
+  };
+};
