@@ -1,0 +1,243 @@
+import { z } from 'zod';
+import { BREAKER_STATES, DIFFERENCE_KINDS, LEDGER_STATES, STAGES, UPSTREAMS, VERDICTS } from './vocabulary.ts';
+
+/**
+ * What the admin API, the dashboard and the CLI say to each other (DESIGN.md section 10). Times are RFC 3339 in UTC.
+ * Shares are percentages here (`12.5`), while flags hold basis points (`1250`).
+ */
+
+const when = z.iso.datetime();
+const uuid = z.uuid({ error: 'an id such as 0199f0a4-7a70-7c3e-9d55-2f1e6a3b5c7d' });
+const count = z.number().int().min(0);
+const oneOf = <const V extends readonly [string, ...string[]]>(values: V) => z.enum(values, { error: `one of ${values.join(', ')}` });
+const yesNo = z.boolean({ error: 'true or false' });
+
+/** Longest reason that is kept. */
+const REASON_MAX = 1_000;
+const REASON = `why, in words (1 to ${REASON_MAX} characters)`;
+/** Why somebody changes something; kept in the audit. */
+export const reasonSchema = z.string({ error: REASON }).trim().min(1, { error: REASON }).max(REASON_MAX, { error: REASON });
+
+const PERCENT = 'a percentage from 0 to 100 in steps of 0.01, such as 12.5';
+/** A basis point is the resolution; the tolerance forgives binary fractions such as 0.07 * 100. */
+export const percentSchema = z
+  .number({ error: PERCENT })
+  .min(0, { error: PERCENT })
+  .max(100, { error: PERCENT })
+  .refine((percent) => Math.abs(percent * 100 - Math.round(percent * 100)) < 1e-6, { error: PERCENT });
+
+/** Percentage to basis points 0..10000. */
+export const bpOf = (percent: number): number => Math.round(percent * 100);
+/** Basis points to a percentage. */
+export const percentOf = (bp: number): number => bp / 100;
+
+/** `{items, next}`; `next` is the cursor of the following page, null on the last one. */
+export const pageOf = <T extends z.ZodType>(item: T) => z.strictObject({ items: z.array(item), next: z.string().nullable() });
+export type Page<T> = { readonly items: readonly T[]; readonly next: string | null };
+
+/** How far a flip got; `undone` = everything is as before, `detail` says why. */
+export const FLIP_STATES = ['pending', 'freezing', 'draining', 'watermark', 'switching', 'done', 'undone'] as const;
+const flipRef = z.strictObject({ id: uuid, state: oneOf(FLIP_STATES) });
+export const flipSchema = z.strictObject({
+  id: uuid,
+  contexts: z.array(z.string()),
+  from: oneOf(STAGES),
+  to: oneOf(STAGES),
+  state: oneOf(FLIP_STATES),
+  detail: z.string().nullable(),
+  actor: z.string(),
+  reason: z.string(),
+  createdAt: when,
+  updatedAt: when,
+});
+export type FlipView = z.output<typeof flipSchema>;
+/** Answer of a stage change that hands over write ownership: 202. */
+export const flipStartedSchema = z.strictObject({ flip: flipRef });
+
+/** `state` is the worst over the circuits, `open` of `of` are not closed. */
+export const breakerSchema = z.strictObject({ state: oneOf(BREAKER_STATES), open: count, of: count });
+export type BreakerView = z.output<typeof breakerSchema>;
+
+export const contextSchema = z.strictObject({
+  name: z.string(),
+  group: z.string().nullable(),
+  stage: oneOf(STAGES),
+  percent: percentSchema,
+  killed: z.boolean(),
+  version: count,
+  epoch: count,
+  breaker: breakerSchema,
+  /** A running ramp; null while there is none. */
+  ramp: z.null(),
+  /** The flip under way; null while there is none. */
+  flip: flipRef.nullable(),
+  updatedAt: when,
+  updatedBy: z.string(),
+});
+export type ContextView = z.output<typeof contextSchema>;
+
+const rate = z.number().min(0).max(1);
+const tallies = {
+  compared: count,
+  match: count,
+  noise: count,
+  mismatch: count,
+  incomparable: count,
+};
+/** Window = since the last change of stage. `rate` and `wilson` are null before the first comparison. */
+export const paritySchema = z.strictObject({
+  since: when,
+  requests: count,
+  ...tallies,
+  dropped: count,
+  skipped: count,
+  /** (match + noise) / compared. */
+  rate: rate.nullable(),
+  /** 95 % interval of the rate; display only. */
+  wilson: z.tuple([rate, rate]).nullable(),
+  sprt: z.strictObject({ state: oneOf(['promote', 'rollback', 'continue']), llr: z.number() }),
+  byRoute: z.array(z.looseObject({ route: z.string(), ...tallies })),
+  byField: z.array(z.looseObject({ path: z.string(), count })),
+});
+export type ParityView = z.output<typeof paritySchema>;
+
+const differenceSchema = z.looseObject({
+  path: z.string(),
+  kind: oneOf(DIFFERENCE_KINDS),
+  legacy: z.unknown().optional(),
+  extracted: z.unknown().optional(),
+});
+export const pairSchema = z.looseObject({
+  id: z.string(),
+  context: z.string(),
+  requestId: z.string().nullable(),
+  route: z.string(),
+  method: z.string(),
+  verdict: oneOf(VERDICTS),
+  why: z.string().nullable(),
+  at: when,
+});
+export const pairDetailSchema = pairSchema.extend({ differences: z.array(differenceSchema), noise: z.array(differenceSchema) });
+export type PairView = z.output<typeof pairSchema>;
+export type PairDetailView = z.output<typeof pairDetailSchema>;
+
+export const ledgerEntrySchema = z.looseObject({
+  id: z.string(),
+  context: z.string(),
+  aggregate: z.string().nullable(),
+  idempotencyKey: z.string().nullable(),
+  state: oneOf(LEDGER_STATES),
+  attempts: count,
+  upstream: oneOf(UPSTREAMS),
+  epoch: count,
+  createdAt: when,
+  updatedAt: when,
+  response: z.looseObject({ status: z.number().int() }).optional(),
+  event: z
+    .looseObject({ id: z.string(), type: z.string(), shard: z.string().nullable(), sequenceNumber: z.string().nullable() })
+    .optional(),
+  error: z.string().optional(),
+});
+export type LedgerEntryView = z.output<typeof ledgerEntrySchema>;
+
+/** What a person says of a parked write. */
+export const RESOLUTIONS = ['applied', 'not-applied', 'no-event'] as const;
+export type Resolution = (typeof RESOLUTIONS)[number];
+
+/** One row of the hash-chained audit. `id` counts from 1 without gaps. */
+export const auditRowSchema = z.strictObject({
+  id: count,
+  at: when,
+  actor: z.string(),
+  action: z.string(),
+  context: z.string().nullable(),
+  before: z.unknown(),
+  after: z.unknown(),
+  reason: z.string(),
+  evidence: z.unknown(),
+  hash: z.string(),
+});
+export type AuditRow = z.output<typeof auditRowSchema>;
+/** `faults` names the rows that are not what was written, or do not follow their predecessor; at most 100. */
+export const auditVerdictSchema = z.strictObject({
+  ok: z.boolean(),
+  rows: count,
+  faults: z.array(z.strictObject({ id: count, fault: z.string() })),
+});
+export type AuditVerdict = z.output<typeof auditVerdictSchema>;
+
+/** Facts that wait in the store for the stream. */
+export const backlogSchema = z.looseObject({
+  depth: count,
+  oldestAgeMs: z.number().min(0),
+  bytes: count.optional(),
+  maxBytes: count.optional(),
+});
+export type BacklogView = z.output<typeof backlogSchema>;
+
+const part = z.strictObject({ configured: z.boolean(), ok: z.boolean(), detail: z.string().nullable() });
+export type PartView = z.output<typeof part>;
+export const statusSchema = z.strictObject({
+  version: z.string(),
+  startedAt: when,
+  uptimeSeconds: z.number().min(0),
+  draining: z.boolean(),
+  /** Milliseconds since the flags were last known to be the store's; null before the first time. */
+  flagsAgeMs: z.number().nullable(),
+  contexts: z.array(contextSchema),
+  store: part,
+  stream: part.extend({ backlog: backlogSchema.nullable() }),
+  adapter: part,
+  replicas: z.array(z.strictObject({ id: z.string(), name: z.string(), startedAt: when, heartbeatAt: when, alive: z.boolean() })),
+});
+export type StatusView = z.output<typeof statusSchema>;
+
+export const streamsSchema = z.strictObject({
+  facts: z.string().nullable(),
+  commands: z.string().nullable(),
+  region: z.string().nullable(),
+  backlog: backlogSchema.nullable(),
+});
+
+export const readinessSchema = z.strictObject({
+  status: oneOf(['ready', 'degraded', 'starting', 'draining']),
+  checks: z.array(z.strictObject({ name: z.string(), ok: z.boolean(), detail: z.string() })).optional(),
+});
+export type Readiness = z.output<typeof readinessSchema>;
+
+/** What a reload did; `ok: false` = the configuration before stays. */
+export const reloadedSchema = z.strictObject({ ok: z.boolean(), faults: z.array(z.string()), warnings: z.array(z.string()) });
+export type Reloaded = z.output<typeof reloadedSchema>;
+
+// ---- requests ----
+
+export const stageChangeSchema = z.strictObject({
+  stage: oneOf(STAGES),
+  percent: percentSchema.optional(),
+  reason: reasonSchema,
+  force: yesNo.optional(),
+  /** The version that the caller has seen; another one is 409. */
+  ifVersion: z.number({ error: 'the version as a whole number' }).int({ error: 'the version as a whole number' }).min(0).optional(),
+});
+export type StageChange = z.input<typeof stageChangeSchema>;
+export const killSchema = z.strictObject({ reason: reasonSchema, now: yesNo.optional() });
+export const reasonedSchema = z.strictObject({ reason: reasonSchema });
+export const resolveSchema = z.strictObject({ as: oneOf(RESOLUTIONS), reason: reasonSchema });
+
+const LIMIT = 'a whole number from 1 to 500';
+const window = {
+  limit: z.coerce.number({ error: LIMIT }).int({ error: LIMIT }).min(1, { error: LIMIT }).max(500, { error: LIMIT }).default(50),
+  cursor: z.string({ error: 'the `next` of the page before' }).min(1).max(256).optional(),
+};
+const name = z.string({ error: 'one name' }).min(1).max(256);
+export const pairsQuerySchema = z.strictObject({
+  context: name.optional(),
+  verdict: oneOf(VERDICTS).optional(),
+  requestId: name.optional(),
+  ...window,
+});
+export type PairsQuery = z.output<typeof pairsQuerySchema>;
+export const ledgerQuerySchema = z.strictObject({ context: name.optional(), state: oneOf(LEDGER_STATES).optional(), ...window });
+export type LedgerQuery = z.output<typeof ledgerQuerySchema>;
+export const auditQuerySchema = z.strictObject({ context: name.optional(), ...window });
+export type AuditQuery = z.output<typeof auditQuerySchema>;

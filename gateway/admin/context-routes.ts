@@ -1,0 +1,134 @@
+import {
+  bpOf,
+  contextSchema,
+  flipSchema,
+  flipStartedSchema,
+  killSchema,
+  pageOf,
+  reasonedSchema,
+  stageChangeSchema,
+} from '@banyan/contracts/admin-api.ts';
+import { AppError } from '@banyan/contracts/errors.ts';
+import { type ContextViews, flipView } from './context-views.ts';
+import { type Call, type Endpoint, endpoint, ok, type Reply } from './endpoint.ts';
+import { tellPeers } from './peers.ts';
+import type { AdminDeps } from './ports.ts';
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+type KillCall = Call<{ readonly reason: string; readonly now?: boolean | undefined }, null>;
+
+/** Contexts and what moves them: stage, kill, revive, flips. The audit row is written in the transaction of each move. */
+export const contextRoutes = (deps: AdminDeps, views: ContextViews): Endpoint[] => {
+  const killable = (): string[] =>
+    deps.flags
+      .all()
+      .filter((flag) => flag.stage !== 'retired')
+      .map((flag) => flag.name);
+
+  const kill = async (names: readonly string[], path: string, call: KillCall): Promise<Readonly<Record<string, string>>> => {
+    await deps.moves.kill(names, { reason: call.body.reason, now: call.body.now, actor: call.actor });
+    const { peers } = deps.config().admin;
+    const pending = deps.flags.pendingKills();
+    // the store tells the others; while it cannot, we do
+    if (call.fromPeer || peers.length === 0 || !names.some((name) => pending.includes(name))) return {};
+    const told = await tellPeers(peers, path, call.body, call.authorization, deps.log);
+    return { 'banyan-peers': `${told}/${peers.length}` };
+  };
+
+  const many = async (headers: Readonly<Record<string, string>> = {}): Promise<Reply> => ({
+    status: 200,
+    body: { items: await views.all(), next: null },
+    headers,
+  });
+
+  return [
+    endpoint('GET /contexts', {
+      role: 'viewer',
+      summary: 'All contexts',
+      answers: { 200: pageOf(contextSchema) },
+      handle: () => many(),
+    }),
+    endpoint('GET /contexts/:name', {
+      role: 'viewer',
+      summary: 'One context',
+      answers: { 200: contextSchema },
+      handle: async ({ params }) => ok(await views.one(params.name!)),
+    }),
+    endpoint('PUT /contexts/:name/stage', {
+      role: 'operator',
+      summary: 'Moves a context, and the contexts of its group with it. Into and out of cutover: 202, the flip goes on',
+      body: stageChangeSchema,
+      answers: { 200: contextSchema, 202: flipStartedSchema },
+      handle: async ({ params, body, actor }) => {
+        const name = params.name!;
+        views.flagOf(name);
+        const moved = await deps.moves.stage(name, {
+          stage: body.stage,
+          canaryShareBp: body.percent === undefined ? undefined : bpOf(body.percent),
+          reason: body.reason,
+          force: body.force,
+          ifVersion: body.ifVersion,
+          actor,
+        });
+        if (moved.kind === 'flip') return { status: 202, body: { flip: { id: moved.id, state: moved.state } } };
+        return ok(await views.one(name));
+      },
+    }),
+    endpoint('POST /contexts/:name/kill', {
+      role: 'operator',
+      summary: 'Sends everything of a context to legacy at once; works without the store',
+      body: killSchema,
+      answers: { 200: contextSchema },
+      handle: async (call) => {
+        const name = call.params.name!;
+        views.flagOf(name);
+        const headers = await kill([name], `/api/v1/contexts/${encodeURIComponent(name)}/kill`, call);
+        return { status: 200, body: await views.one(name), headers };
+      },
+    }),
+    endpoint('POST /contexts/:name/revive', {
+      role: 'operator',
+      summary: 'Lifts the kill; the stage stays what it is',
+      body: reasonedSchema,
+      answers: { 200: contextSchema },
+      handle: async ({ params, body, actor }) => {
+        const name = params.name!;
+        views.flagOf(name);
+        await deps.moves.revive([name], { reason: body.reason, actor });
+        return ok(await views.one(name));
+      },
+    }),
+    endpoint('POST /kill', {
+      role: 'operator',
+      summary: 'Kills every context that is not retired',
+      body: killSchema,
+      answers: { 200: pageOf(contextSchema) },
+      handle: async (call) => many(await kill(killable(), '/api/v1/kill', call)),
+    }),
+    endpoint('POST /revive', {
+      role: 'operator',
+      summary: 'Lifts every kill',
+      body: reasonedSchema,
+      answers: { 200: pageOf(contextSchema) },
+      handle: async ({ body, actor }) => {
+        await deps.moves.revive(
+          deps.flags.all().map((flag) => flag.name),
+          { reason: body.reason, actor },
+        );
+        return many();
+      },
+    }),
+    endpoint('GET /flips/:id', {
+      role: 'viewer',
+      summary: 'How far a hand-over of write ownership got',
+      answers: { 200: flipSchema },
+      handle: async ({ params }) => {
+        const id = params.id!;
+        const flip = UUID.test(id) ? await deps.flips?.get(id) : undefined;
+        if (!flip) throw new AppError('not-found', `no flip has the id ${JSON.stringify(id.slice(0, 100))}`);
+        return ok(flipView(flip));
+      },
+    }),
+  ];
+};

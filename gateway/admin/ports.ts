@@ -1,0 +1,141 @@
+import type {
+  AuditQuery,
+  AuditRow,
+  AuditVerdict,
+  BacklogView,
+  BreakerView,
+  LedgerEntryView,
+  LedgerQuery,
+  Page,
+  PairDetailView,
+  PairsQuery,
+  PairView,
+  ParityView,
+  Reloaded,
+  Resolution,
+} from '@banyan/contracts/admin-api.ts';
+import type { Stage } from '@banyan/contracts/vocabulary.ts';
+import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import type { Config } from '../config.ts';
+import type { ContextFlag } from '../core/decide.ts';
+
+/** What the admin API asks of the rest of the gateway. Everything it shows or changes goes through these. */
+
+/** A flag with who changed it last. */
+export type ShownFlag = ContextFlag & { readonly updatedAt: Date; readonly updatedBy: string };
+
+export type FlagsPort = {
+  current(context: string): ShownFlag | undefined;
+  all(): ShownFlag[];
+  /** Milliseconds; Infinity before the first load. */
+  ageMs(): number;
+  /** Contexts killed here that the store has not heard of yet. */
+  pendingKills(): string[];
+  onChange(listener: (flag: ShownFlag) => void): () => void;
+};
+
+export type StageMoveRequest = {
+  readonly stage: Stage;
+  readonly canaryShareBp?: number | undefined;
+  readonly reason: string;
+  readonly force?: boolean | undefined;
+  readonly ifVersion?: number | undefined;
+  readonly actor: string;
+};
+
+export type MovesPort = {
+  stage(
+    context: string,
+    request: StageMoveRequest,
+  ): Promise<{ readonly kind: 'done' } | { readonly kind: 'flip'; readonly id: string; readonly state: string }>;
+  kill(contexts: readonly string[], request: { reason: string; now?: boolean | undefined; actor: string }): Promise<unknown>;
+  revive(contexts: readonly string[], request: { reason: string; actor: string }): Promise<unknown>;
+};
+
+export type ShownFlip = {
+  readonly id: string;
+  readonly contexts: readonly string[];
+  readonly from: Stage;
+  readonly to: Stage;
+  readonly state: 'pending' | 'freezing' | 'draining' | 'watermark' | 'switching' | 'done' | 'undone';
+  readonly detail: string | null;
+  readonly actor: string;
+  readonly reason: string;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+};
+export type FlipsPort = {
+  get(id: string): Promise<ShownFlip | undefined>;
+  /** Flips that are neither done nor undone. */
+  active(): Promise<ShownFlip[]>;
+};
+
+export type ParityPort = {
+  /** undefined = not such a context. */
+  parityReport(context: string): Promise<ParityView | undefined>;
+  pairs(query: PairsQuery): Promise<Page<PairView>>;
+  pair(id: string): Promise<PairDetailView | undefined>;
+};
+
+export type LedgerPort = {
+  list(query: LedgerQuery): Promise<Page<LedgerEntryView>>;
+  get(id: string): Promise<LedgerEntryView | undefined>;
+  /** Settles a parked entry. @throws AppError `not-found`, or `illegal-move` when it is not parked */
+  resolve(id: string, as: Resolution, reason: string, actor: string): Promise<LedgerEntryView>;
+};
+
+export type AuditEntry = {
+  readonly actor: string;
+  readonly action: string;
+  readonly context: string | null;
+  readonly before: unknown;
+  readonly after: unknown;
+  readonly reason: string;
+  readonly evidence?: unknown;
+};
+export type AuditPort = {
+  /** Newest first. */
+  list(query: AuditQuery): Promise<Page<AuditRow>>;
+  verify(): Promise<AuditVerdict>;
+  append(entry: AuditEntry): Promise<void>;
+};
+
+export type Replica = {
+  readonly id: string;
+  readonly name: string;
+  readonly startedAt: Date;
+  readonly heartbeatAt: Date;
+  readonly alive: boolean;
+};
+export type StorePort = {
+  /** Throws when the store does not answer. */
+  ping(): Promise<void>;
+  replicas(): Promise<Replica[]>;
+};
+
+export type AdminDeps = {
+  readonly version: string;
+  /** The effective configuration now; a reload replaces it. */
+  readonly config: () => Config;
+  readonly reload: () => Promise<Reloaded>;
+  readonly draining: () => boolean;
+  /** Does the data plane's listener accept connections? */
+  readonly listening: () => boolean;
+  readonly flags: FlagsPort;
+  readonly moves: MovesPort;
+  /** null = no store, or no events. */
+  readonly flips: FlipsPort | null;
+  readonly parity: ParityPort | null;
+  readonly ledger: LedgerPort | null;
+  readonly audit: AuditPort | null;
+  readonly store: StorePort | null;
+  readonly breakers: (context: string) => BreakerView;
+  /** null = nothing is published from here. */
+  readonly backlog: () => Promise<BacklogView | null>;
+  readonly registry: Registry;
+  /** Sent to the adapter as bearer; null = none. */
+  readonly adapterToken: string | null;
+  readonly now: () => number;
+  readonly log: Logger;
+};

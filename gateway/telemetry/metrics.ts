@@ -1,0 +1,218 @@
+import { BREAKER_STATES, type BreakerState, type Stage, type Upstream } from '@banyan/contracts/vocabulary.ts';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { JournalEntry } from '../ports.ts';
+
+/** What is read when somebody scrapes. Each must be cheap; a failing one leaves its gauges out. */
+export type MetricSources = {
+  readonly flags: () => readonly {
+    readonly name: string;
+    readonly stage: Stage;
+    readonly canaryShareBp: number;
+    readonly killed: boolean;
+  }[];
+  readonly breaker: (context: string) => { readonly state: BreakerState };
+  /** null = nothing is published from here. */
+  readonly backlog: () => Promise<{ readonly depth: number; readonly oldestAgeMs: number } | null>;
+};
+
+/** Latencies of a proxy: 1 ms to 10 s. */
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
+
+/** More values than this of one label become `other`: a file with 10,000 routes must not make 10,000 histograms. */
+export const MAX_LABEL_VALUES = 500;
+const OTHER = 'other';
+/** Requests that belong to no context. */
+const NONE = 'none';
+
+/** Lets the first `most` values through and folds the rest. */
+export const bounded = (most: number): ((value: string) => string) => {
+  const seen = new Set<string>();
+  return (value) => {
+    if (seen.has(value)) return value;
+    if (seen.size >= most) return OTHER;
+    seen.add(value);
+    return value;
+  };
+};
+
+/** Known methods as they are, any other token as `other`. */
+export const methodLabel = (method: string): string => (METHODS.has(method) ? method : OTHER);
+
+/** `2xx`; anything that is no status is `other`. */
+export const statusClass = (status: number): string =>
+  Number.isInteger(status) && status >= 100 && status <= 599 ? `${Math.floor(status / 100)}xx` : OTHER;
+
+/** Share of a context's queries that extracted answers, 0..1. */
+export const rolloutOf = (flag: { readonly stage: Stage; readonly canaryShareBp: number; readonly killed: boolean }): number => {
+  if (flag.stage === 'retired') return 1;
+  if (flag.killed) return 0;
+  if (flag.stage === 'cutover') return 1;
+  return flag.stage === 'canary' ? flag.canaryShareBp / 10_000 : 0;
+};
+
+/** The parts of a note that become labels and values. */
+export type RequestSample = Pick<JournalEntry, 'context' | 'route' | 'method' | 'upstream' | 'reason' | 'status' | 'durationMs'>;
+
+export type Metrics = {
+  readonly registry: Registry;
+  request(sample: RequestSample): void;
+  /** How long an upstream took, from sending to the end of its answer. */
+  upstreamAnswered(context: string | null, upstream: Upstream, durationMs: number): void;
+  parityCompared(context: string, result: 'match' | 'noise' | 'mismatch' | 'incomparable'): void;
+  /** @param reason why a copy was not made or not compared; a fixed word of the code */
+  shadowDropped(context: string, reason: string): void;
+  /** @param outcome `published` or `failed` */
+  events(context: string, outcome: string, count?: number): void;
+  configLoaded(generation: number): void;
+  configRefused(): void;
+  journalFailed(): void;
+};
+
+/** All of `banyan_*` (base units, bounded labels). @param sources read at each scrape; absent parts have no gauges */
+export const createMetrics = (deps: { version: string; nodeVersion: string; sources?: Partial<MetricSources> }): Metrics => {
+  const registry = new Registry();
+  const registers = [registry];
+  const { flags, breaker, backlog } = deps.sources ?? {};
+  const label = {
+    context: bounded(MAX_LABEL_VALUES),
+    route: bounded(MAX_LABEL_VALUES),
+    reason: bounded(MAX_LABEL_VALUES),
+    outcome: bounded(MAX_LABEL_VALUES),
+  };
+  const requests = new Counter({
+    name: 'banyan_requests_total',
+    help: 'Requests answered.',
+    labelNames: ['context', 'upstream', 'method', 'status', 'reason'] as const,
+    registers,
+  });
+  const duration = new Histogram({
+    name: 'banyan_request_duration_seconds',
+    help: 'From the request to the end of its answer.',
+    labelNames: ['context', 'route', 'upstream'] as const,
+    buckets: SECONDS,
+    registers,
+  });
+  const upstreamDuration = new Histogram({
+    name: 'banyan_upstream_duration_seconds',
+    help: 'What an upstream took to answer.',
+    labelNames: ['context', 'upstream'] as const,
+    buckets: SECONDS,
+    registers,
+  });
+  const comparisons = new Counter({
+    name: 'banyan_parity_comparisons_total',
+    help: 'Compared pairs by verdict.',
+    labelNames: ['context', 'result'] as const,
+    registers,
+  });
+  const dropped = new Counter({
+    name: 'banyan_parity_shadow_dropped_total',
+    help: 'Copies that were not made or not compared.',
+    labelNames: ['context', 'reason'] as const,
+    registers,
+  });
+  const events = new Counter({
+    name: 'banyan_events_total',
+    help: 'Facts that the relay handled, by outcome.',
+    labelNames: ['context', 'outcome'] as const,
+    registers,
+  });
+  const generation = new Gauge({ name: 'banyan_config_generation', help: 'Rises with every configuration that was taken.', registers });
+  const reloaded = new Gauge({
+    name: 'banyan_config_last_reload_successful',
+    help: '1 when the last configuration was taken, 0 when it was refused.',
+    registers,
+  });
+  const failures = new Counter({ name: 'banyan_journal_failures_total', help: 'Requests whose note could not be taken.', registers });
+  new Gauge({ name: 'banyan_build_info', help: 'Always 1.', labelNames: ['version', 'node'] as const, registers }).set(
+    { version: deps.version, node: deps.nodeVersion },
+    1,
+  );
+  if (flags) {
+    new Gauge({
+      name: 'banyan_flag_rollout_ratio',
+      help: 'Share of queries that extracted answers.',
+      labelNames: ['context'] as const,
+      registers,
+      collect() {
+        this.reset();
+        for (const flag of flags()) this.set({ context: label.context(flag.name) }, rolloutOf(flag));
+      },
+    });
+    if (breaker)
+      new Gauge({
+        name: 'banyan_circuit_state',
+        help: '1 for the state that the circuit is in.',
+        labelNames: ['context', 'state'] as const,
+        registers,
+        collect() {
+          this.reset();
+          for (const flag of flags()) {
+            const { state } = breaker(flag.name);
+            for (const each of BREAKER_STATES) this.set({ context: label.context(flag.name), state: each }, each === state ? 1 : 0);
+          }
+        },
+      });
+  }
+  if (backlog) {
+    let asked: Promise<Awaited<ReturnType<typeof backlog>>> | null = null;
+    /** One question for both gauges; a store that is away leaves them out instead of failing the scrape. */
+    const ask = (): Promise<Awaited<ReturnType<typeof backlog>>> => {
+      asked ??= backlog()
+        .catch(() => null)
+        .finally(() => {
+          asked = null;
+        });
+      return asked;
+    };
+    new Gauge({
+      name: 'banyan_outbox_depth',
+      help: 'Facts that wait for the stream.',
+      registers,
+      async collect() {
+        const now = await ask();
+        if (now) this.set(now.depth);
+        else this.remove();
+      },
+    });
+    new Gauge({
+      name: 'banyan_outbox_oldest_age_seconds',
+      help: 'How long the oldest of them has waited.',
+      registers,
+      async collect() {
+        const now = await ask();
+        if (now) this.set(now.oldestAgeMs / 1000);
+        else this.remove();
+      },
+    });
+  }
+
+  return {
+    registry,
+    request(sample) {
+      const context = sample.context === null ? NONE : label.context(sample.context);
+      const upstream = sample.upstream ?? NONE;
+      requests.inc({
+        context,
+        upstream,
+        method: methodLabel(sample.method),
+        status: statusClass(sample.status),
+        reason: sample.reason ?? NONE,
+      });
+      const route = sample.route === null ? NONE : label.route(sample.route);
+      duration.observe({ context, route, upstream }, sample.durationMs / 1000);
+    },
+    upstreamAnswered: (context, upstream, durationMs) =>
+      upstreamDuration.observe({ context: context === null ? NONE : label.context(context), upstream }, durationMs / 1000),
+    parityCompared: (context, result) => comparisons.inc({ context: label.context(context), result }),
+    shadowDropped: (context, reason) => dropped.inc({ context: label.context(context), reason: label.reason(reason) }),
+    events: (context, outcome, count = 1) => events.inc({ context: label.context(context), outcome: label.outcome(outcome) }, count),
+    configLoaded(number) {
+      generation.set(number);
+      reloaded.set(1);
+    },
+    configRefused: () => reloaded.set(0),
+    journalFailed: () => failures.inc(),
+  };
+};
