@@ -48,6 +48,7 @@ const patternsOf = (config: Config): RoutePattern<RouteSettings>[] =>
       rest: {
         writes: { bodyLimit: match.writes.bodyLimit, answerLimit: match.writes.answerLimit },
         ledgered: isLedgered(config, context),
+        pattern: match.path,
         label: `${match.methods.length === 1 ? `${match.methods[0]} ` : ''}${match.path}`,
       },
     })),

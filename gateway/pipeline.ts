@@ -24,7 +24,8 @@ export type RouteSettings = {
   readonly writes: { readonly bodyLimit: number; readonly answerLimit: number };
   /** Every command of this route goes through the ledger. */
   readonly ledgered: boolean;
-  /** `POST /api/orders`, or the bare pattern of a query. */
+  readonly pattern: string;
+  /** For logs and metrics: `POST /api/orders`, or the bare pattern where a route has several methods. */
   readonly label: string;
 };
 
@@ -275,7 +276,8 @@ export const createPipeline = (d: PipelineDeps) => {
   const plainCommand = async (x: Exchange, live: Live, context: LiveContext, decision: Decision): Promise<void> => {
     const answer = decision.kind === 'extracted-only' ? await toExtracted(x, context, x.call) : await toLegacy(x, live);
     await deliver(x, live, answer);
-    if (x.sticky.key !== null && answer.status < 400 && x.upstream) d.pins.set(context.name, x.sticky.key, x.upstream, context.pinMs);
+    if (x.sticky.key !== null && answer.status < 400 && x.upstream)
+      d.pins.set(context.name, x.sticky.key, x.upstream, context.pinMs, false);
   };
 
   /**
@@ -321,10 +323,11 @@ export const createPipeline = (d: PipelineDeps) => {
     const { call } = x;
     if (!d.writer) throw new AppError('store-unavailable', 'this route needs the store', { retryable: true, retryAfterSeconds: 2 });
     const body = await readBody(call, settings.writes.bodyLimit);
+    x.sticky = stickyOf(call, context, false);
     const key = headerOf(call.headers, HEADERS.idempotencyKey) ?? null;
     const { begun, side } = await admit(x, context, maxStage, {
       context: context.name,
-      route: settings.label,
+      route: `${call.method} ${settings.pattern}`,
       method: call.method,
       target: call.target,
       params,
@@ -333,6 +336,7 @@ export const createPipeline = (d: PipelineDeps) => {
       key,
       scope: scopeOf(x),
       traceparent: headerOf(call.headers, 'traceparent') ?? null,
+      pin: x.sticky.key === null ? null : { stickyKey: x.sticky.key, ms: context.pinMs },
     });
     const flag = x.flag!;
     x.upstream = side;
@@ -385,7 +389,7 @@ export const createPipeline = (d: PipelineDeps) => {
     if (held.error && held.body === null && !held.complete && status < 400) await settle({ kind: 'lost', why: 'the answer broke off' });
     else if (status >= 500) await settle({ kind: 'lost', why: `the upstream answered ${status}` });
     else await settle({ kind: 'answered', status, headers: answer.rawHeaders, body: held.body });
-    if (status < 400 && x.sticky.key !== null) d.pins.set(context.name, x.sticky.key, side, context.pinMs);
+    if (status < 400 && x.sticky.key !== null) d.pins.set(context.name, x.sticky.key, side, context.pinMs, true);
     await deliver(x, live, held.release());
   };
 
@@ -448,7 +452,7 @@ export const createPipeline = (d: PipelineDeps) => {
   const writeStatus = async (x: Exchange, live: Live): Promise<void> => {
     const id = x.call.path!.slice(WRITES_PATH.length);
     const key = headerOf(x.call.headers, HEADERS.idempotencyKey);
-    let found = null;
+    let found: string | null = null;
     if (d.writer && key !== undefined && /^[0-9a-f-]{36}$/.test(id)) {
       const seen = new Set<string>();
       for (const context of live.contexts.values()) {
@@ -460,7 +464,7 @@ export const createPipeline = (d: PipelineDeps) => {
       }
     }
     if (!found) throw new AppError('not-found', 'there is no such write under this key');
-    const text = Buffer.from(JSON.stringify(found));
+    const text = Buffer.from(found);
     await deliver(
       x,
       live,

@@ -5,13 +5,13 @@ import type { Observation } from './core/parity/observation.ts';
 export type CommandWriter = {
   /**
    * One durable commit before the first byte is sent.
-   * @throws AppError `key-reused`, `answer-lost`, `store-unavailable`, `context-frozen`, `context-unavailable`, `backlog-full`.
+   * @throws AppError `key-reused`, `answer-lost`, `store-unavailable`, `context-frozen` (decide anew), `context-unavailable`, `backlog-full`.
    */
   begin(command: Command): Promise<Begun>;
   /** The terminal commit; resolves when it is durable, or after 1 s when the owner goes on trying. Never rejects. */
-  settle(write: { id: string; fence: number }, outcome: Outcome): Promise<void>;
-  /** State of a write for its own client; null when there is none under this key and scope. */
-  status(id: string, key: string, scope: ScopeParts): Promise<WriteStatus | null>;
+  settle(write: { id: string; fence: string }, outcome: Outcome): Promise<void>;
+  /** The JSON document `{id, state, status?, body?}` for its own client; null when there is no such write under this key and scope. */
+  status(id: string, key: string, scope: ScopeParts): Promise<string | null>;
 };
 
 /** Who a client is for idempotency: Authorization, else the sticky key; both absent = nobody is ever replayed a stored answer. */
@@ -32,10 +32,12 @@ export type Command = {
   readonly upstream: Side;
   readonly epoch: number;
   readonly traceparent: string | null;
+  /** Where the client's queries stay once the command succeeded. */
+  readonly pin: { readonly stickyKey: string; readonly ms: number } | null;
 };
 
 export type Begun =
-  | { readonly kind: 'send'; readonly id: string; readonly key: string; readonly fence: number }
+  | { readonly kind: 'send'; readonly id: string; readonly key: string; readonly fence: string }
   | { readonly kind: 'replay'; readonly status: number; readonly headers: readonly string[]; readonly body: Buffer }
   | { readonly kind: 'accepted'; readonly id: string };
 
@@ -51,11 +53,10 @@ export type Outcome =
   /** It may have been done. */
   | { readonly kind: 'lost'; readonly why: string };
 
-export type WriteStatus = { readonly id: string; readonly state: string; readonly status?: number; readonly body?: unknown };
-
 /** Which side has a client's last command of a context. */
 export type Pins = {
-  set(context: string, stickyKey: string, side: Side, forMs: number): void;
+  /** @param stored the terminal commit of a ledgered command has written it already */
+  set(context: string, stickyKey: string, side: Side, forMs: number, stored: boolean): void;
   get(context: string, stickyKey: string): Side | null;
 };
 

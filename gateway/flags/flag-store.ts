@@ -65,12 +65,13 @@ export const loadFlags = async (db: Knex): Promise<StoredFlag[]> =>
 /**
  * Makes rows for contexts the store does not know. Only a stage that hands over no write ownership may come from a file:
  * `cutover` and `retired` are reached by flips, never by a seed.
+ * @param further contexts that were last known to be past what a file may say: a store that has lost them must not start them over
  * @returns the names that were refused.
  */
-export const seedFlags = async (db: Knex, seeds: readonly FlagSeed[]): Promise<string[]> => {
+export const seedFlags = async (db: Knex, seeds: readonly FlagSeed[], further: ReadonlySet<string>): Promise<string[]> => {
   const refused: string[] = [];
   for (const seed of seeds) {
-    if (seed.stage === 'cutover' || seed.stage === 'retired') {
+    if (seed.stage === 'cutover' || seed.stage === 'retired' || further.has(seed.name)) {
       const known = await db<Row>('banyan.context').where({ name: seed.name }).first('name');
       if (!known) refused.push(seed.name);
       continue;

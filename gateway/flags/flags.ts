@@ -1,7 +1,9 @@
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { AppError } from '@banyan/contracts/errors.ts';
+import { STAGES, UPSTREAMS } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
+import { z } from 'zod';
 import type { ContextFlag } from '../core/decide.ts';
 import { FLAG_CHANNEL, type FlagSeed, loadFlags, type StoredFlag, seedFlags } from './flag-store.ts';
 import type { Listener } from './listener.ts';
@@ -39,10 +41,27 @@ export type Flags = {
   onChange(listener: (flag: StoredFlag, before: StoredFlag | undefined) => void): () => void;
 };
 
-type Saved = {
-  readonly flags: (Omit<StoredFlag, 'since' | 'updatedAt'> & { since: string; updatedAt: string })[];
-  readonly kills: string[];
-};
+const savedSchema = z.object({
+  flags: z.array(
+    z.object({
+      name: z.string(),
+      group: z.string().nullable(),
+      stage: z.enum(STAGES),
+      canaryShareBp: z.number().int().min(0).max(10_000),
+      killed: z.boolean(),
+      frozen: z.boolean(),
+      frozenBy: z.string().nullable(),
+      owner: z.enum(UPSTREAMS),
+      epoch: z.number().int(),
+      version: z.number().int(),
+      since: z.iso.datetime(),
+      updatedAt: z.iso.datetime(),
+      updatedBy: z.string(),
+    }),
+  ),
+  kills: z.array(z.string()),
+});
+type Saved = z.output<typeof savedSchema>;
 
 const fromSeed = (seed: FlagSeed): StoredFlag => ({
   name: seed.name,
@@ -68,7 +87,9 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   let kills = new Set<string>();
   let stopped = false;
   let refreshing: Promise<void> | null = null;
-  let again = false;
+  let queued: Promise<void> | null = null;
+  let seeded = false;
+  let lastKnown: Saved['flags'] = [];
   const timers: NodeJS.Timeout[] = [];
   const listeners = new Set<(flag: StoredFlag, before: StoredFlag | undefined) => void>();
   let unlisten: (() => void) | null = null;
@@ -134,8 +155,22 @@ export const createFlags = (deps: FlagsDeps): Flags => {
     save();
   };
 
+  /** Until the store has been reached once, its rows may be missing: a start without the store must not leave them so. */
+  const seed = async (): Promise<void> => {
+    if (!db || seeded) return;
+    const further = new Set(lastKnown.filter((flag) => flag.stage === 'cutover' || flag.stage === 'retired').map((flag) => flag.name));
+    const refused = await seedFlags(db, deps.seeds, further);
+    seeded = true;
+    for (const name of refused)
+      log.warn(
+        { context: name },
+        'the store does not know this context, and the file or the last known flags say cutover or retired: its commands get 503',
+      );
+  };
+
   const load = async (): Promise<void> => {
     if (!db) return;
+    await seed();
     await mergeKills();
     const startedAt = now();
     const before = flags;
@@ -146,17 +181,21 @@ export const createFlags = (deps: FlagsDeps): Flags => {
     if (moved) await beat();
   };
 
-  /** Never two loads at once; a request that comes during one is served by a load begun after it. */
+  /** Never two loads at once; a request that comes during one is served by the one load that begins after it. */
   const refresh = (): Promise<void> => {
-    if (refreshing) {
-      again = true;
-      return refreshing.then(() => (again ? refresh() : undefined));
+    if (refreshing === null) {
+      refreshing = load().finally(() => {
+        refreshing = null;
+      });
+      return refreshing;
     }
-    again = false;
-    refreshing = load().finally(() => {
-      refreshing = null;
-    });
-    return refreshing;
+    queued ??= refreshing
+      .catch(() => undefined)
+      .then(() => {
+        queued = null;
+        return refresh();
+      });
+    return queued;
   };
 
   const quietly = (work: () => Promise<void>, what: string): void => {
@@ -168,8 +207,11 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   const readSaved = async (): Promise<Saved | null> => {
     if (!deps.stateFile) return null;
     try {
-      return JSON.parse(await readFile(deps.stateFile, 'utf8')) as Saved;
-    } catch {
+      return savedSchema.parse(JSON.parse(await readFile(deps.stateFile, 'utf8')));
+    } catch (error) {
+      // no file is an ordinary first start; a broken one must be heard of, since kills may be in it
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+        log.warn({ err: error, file: deps.stateFile }, 'the last known flags cannot be read');
       return null;
     }
   };
@@ -178,21 +220,18 @@ export const createFlags = (deps: FlagsDeps): Flags => {
     async start() {
       const saved = await readSaved();
       kills = new Set(saved?.kills ?? []);
+      lastKnown = saved?.flags ?? [];
       if (!db) {
         adopt(deps.seeds.map(fromSeed));
         return;
       }
       try {
-        const refused = await seedFlags(db, deps.seeds);
-        for (const name of refused)
-          log.warn(
-            { context: name },
-            'the store does not know this context and the file may not say cutover or retired: its commands get 503',
-          );
         await load();
         await beat();
+        // processes that died without a goodbye, long after anybody counts them
+        await db.raw(`delete from banyan.member where heartbeat_at < now() - interval '1 hour'`);
       } catch (error) {
-        const known = new Map((saved?.flags ?? []).map((flag) => [flag.name, flag]));
+        const known = new Map(lastKnown.map((flag) => [flag.name, flag]));
         adopt(
           deps.seeds.map((seed) => {
             const flag = known.get(seed.name);
@@ -209,6 +248,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       stopped = true;
       for (const timer of timers) clearInterval(timer);
       unlisten?.();
+      await queued?.catch(() => undefined);
       await refreshing?.catch(() => undefined);
       await saving;
       if (db)

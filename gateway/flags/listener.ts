@@ -16,6 +16,7 @@ export const createListener = (deps: { databaseUrl: string; log: Logger; retryMs
   let timer: NodeJS.Timeout | null = null;
   let stopped = false;
   let warned = false;
+  let connecting: Promise<void> | null = null;
 
   const connect = async (): Promise<void> => {
     const next = new pg.Client({
@@ -35,6 +36,10 @@ export const createListener = (deps: { databaseUrl: string; log: Logger; retryMs
     try {
       await next.connect();
       for (const channel of callbacks.keys()) await next.query(`listen ${channel}`);
+      if (stopped) {
+        await next.end();
+        return;
+      }
       client = next;
       warned = false;
       // whatever was announced while we were away: let every listener look
@@ -46,24 +51,29 @@ export const createListener = (deps: { databaseUrl: string; log: Logger; retryMs
       retry();
     }
   };
+  const open = (): void => {
+    connecting = connect();
+  };
   const retry = (): void => {
     if (stopped || timer) return;
     timer = setTimeout(() => {
       timer = null;
-      if (!stopped && !client) void connect();
+      if (!stopped && !client) open();
     }, deps.retryMs ?? 1000);
   };
 
   return {
     start() {
-      void connect();
+      open();
     },
     async stop() {
       stopped = true;
       if (timer) clearTimeout(timer);
-      const open = client;
+      // one that is still connecting sees `stopped` and ends itself
+      await connecting;
+      const current = client;
       client = null;
-      await open?.end().catch(() => undefined);
+      await current?.end().catch(() => undefined);
     },
     on(channel, callback) {
       if (!CHANNEL.test(channel)) throw new Error(`not a channel name: ${channel}`);

@@ -5,8 +5,10 @@ import type { Logger } from 'pino';
 import type { Pins } from '../ports.ts';
 import type { Listener } from './listener.ts';
 
-/** Announces pins to the other replicas: a JSON array of `[context, client, side, until]`. */
-export const PIN_CHANNEL = 'banyan_pins';
+/** Pins of other replicas come here: a JSON array of `{context, client, side, until}`, `until` in ms since 1970. */
+export const PIN_CHANNEL = 'banyan_pin';
+
+type Announcement = { readonly context: string; readonly client: string; readonly side: Upstream; readonly until: number };
 
 export type PinsDeps = {
   /** null = this process only. */
@@ -21,16 +23,16 @@ export type PinsDeps = {
 };
 
 type Pin = { side: Upstream; until: number };
-type Announcement = [context: string, client: string, side: Upstream, until: number];
 
 /** PostgreSQL takes 8,000 bytes per notification. */
 const PER_NOTIFICATION = 40;
 const ANNOUNCE_MS = 5;
+const MAX_QUEUE = 10_000;
 const RECENT_MS = 60_000;
 
 /**
- * Which side has a client's last command, in memory, bounded. The rows are written with the terminal commit of a ledgered command; here they are
- * announced, in batches and outside that commit, because a NOTIFY inside it would make commits wait for each other.
+ * Which side has a client's last command, in memory, bounded. A ledgered command's pin is written with its terminal commit and announced by the
+ * dual write; the others are written and announced here, in batches.
  */
 export const createPins = (
   deps: PinsDeps,
@@ -49,10 +51,20 @@ export const createPins = (
     const key = `${context}\n${client}`;
     pins.delete(key);
     pins.set(key, { side, until });
-    if (pins.size > limit) {
-      const oldest = pins.keys().next().value;
-      if (oldest !== undefined) pins.delete(oldest);
-    }
+    if (pins.size <= limit) return;
+    const oldest = pins.keys().next().value;
+    if (oldest !== undefined) pins.delete(oldest);
+  };
+
+  const write = async (db: Knex, part: readonly Announcement[]): Promise<void> => {
+    const latest = [...new Map(part.map((pin) => [`${pin.context}\n${pin.client}`, pin])).values()];
+    await db.raw(
+      `insert into banyan.pin (context, client, side, until)
+         select x.context, x.client, x.side, to_timestamp(x.until / 1000.0) from jsonb_to_recordset(?::jsonb) as x(context text, client text, side text, until double precision)
+         on conflict (context, client) do update set side = excluded.side, until = excluded.until`,
+      [JSON.stringify(latest)],
+    );
+    await db.raw('select pg_notify(?, ?)', [PIN_CHANNEL, JSON.stringify(part)]);
   };
 
   const announce = (): void => {
@@ -62,51 +74,34 @@ export const createPins = (
     const { db } = deps;
     if (!db) return;
     sending = sending.then(async () => {
-      for (let i = 0; i < batch.length; i += PER_NOTIFICATION) {
-        const part = batch.slice(i, i + PER_NOTIFICATION);
-        await db
-          .raw(
-            `with kept as (insert into banyan.pin (context, client, side, until)
-               select x.context, x.client, x.side, to_timestamp(x.until / 1000.0) from jsonb_to_recordset(?::jsonb) as x(context text, client text, side text, until double precision)
-               on conflict (context, client) do update set side = excluded.side, until = excluded.until)
-             select pg_notify(?, ?)`,
-            [
-              JSON.stringify([
-                ...new Map(
-                  part.map(([context, client, side, until]) => [`${context}\n${client}`, { context, client, side, until }]),
-                ).values(),
-              ]),
-              PIN_CHANNEL,
-              JSON.stringify(part),
-            ],
-          )
-          .catch((error) => deps.log.warn({ err: error }, 'pins could not be announced'));
-      }
+      for (let i = 0; i < batch.length; i += PER_NOTIFICATION)
+        await write(db, batch.slice(i, i + PER_NOTIFICATION)).catch((error) =>
+          deps.log.warn({ err: error }, 'pins could not be announced'),
+        );
     });
   };
 
   return {
     clientOf,
     async start() {
-      if (deps.db) {
-        const rows = await deps
-          .db<{ context: string; client: string; side: Upstream; until: Date }>('banyan.pin')
-          .where('until', '>', deps.db.fn.now())
-          .limit(limit);
-        for (const row of rows) keep(row.context, row.client, row.side, deps.now() + Math.min(RECENT_MS, row.until.getTime() - Date.now()));
-        await deps.db('banyan.pin').where('until', '<', deps.db.fn.now()).delete();
-      }
       unlisten =
         deps.listener?.on(PIN_CHANNEL, (payload) => {
           if (payload === '') return;
           try {
             const wall = Date.now();
-            for (const [context, client, side, until] of JSON.parse(payload) as Announcement[])
+            for (const { context, client, side, until } of JSON.parse(payload) as Announcement[])
               keep(context, client, side, deps.now() + Math.min(RECENT_MS, until - wall));
           } catch {
             deps.log.warn('a pin announcement could not be read');
           }
         }) ?? null;
+      if (!deps.db) return;
+      const rows = await deps
+        .db<{ context: string; client: string; side: Upstream; until: Date }>('banyan.pin')
+        .where('until', '>', deps.db.fn.now())
+        .limit(limit);
+      for (const row of rows) keep(row.context, row.client, row.side, deps.now() + Math.min(RECENT_MS, row.until.getTime() - Date.now()));
+      await deps.db('banyan.pin').where('until', '<', deps.db.fn.now()).delete();
     },
     async stop() {
       unlisten?.();
@@ -116,12 +111,12 @@ export const createPins = (
       }
       await sending;
     },
-    set(context, stickyKey, side, forMs) {
+    set(context, stickyKey, side, forMs, stored) {
       if (forMs <= 0) return;
       const client = clientOf(context, stickyKey);
       keep(context, client, side, deps.now() + forMs);
-      if (!deps.db || queue.length >= limit) return;
-      queue.push([context, client, side, Date.now() + forMs]);
+      if (stored || !deps.db || queue.length >= MAX_QUEUE) return;
+      queue.push({ context, client, side, until: Date.now() + forMs });
       timer ??= setTimeout(announce, ANNOUNCE_MS);
     },
     get(context, stickyKey) {
