@@ -1,0 +1,68 @@
+import {
+  GetRecordsCommand,
+  type GetRecordsCommandOutput,
+  GetShardIteratorCommand,
+  type KinesisClient,
+  ListShardsCommand,
+  type Shard,
+} from '@aws-sdk/client-kinesis';
+
+/** A shard and those it was split or merged from. */
+export type ShardInfo = { readonly shardId: string; readonly parents: readonly string[] };
+
+/** Every shard of the stream, closed ones too. */
+export const listShards = async (kinesis: KinesisClient, stream: string, signal: AbortSignal): Promise<ShardInfo[]> => {
+  const shards: Shard[] = [];
+  let token: string | undefined;
+  do {
+    const page = await kinesis.send(new ListShardsCommand(token === undefined ? { StreamName: stream } : { NextToken: token }), {
+      abortSignal: signal,
+    });
+    shards.push(...(page.Shards ?? []));
+    token = page.NextToken;
+  } while (token !== undefined);
+  return shards.map((shard) => ({
+    shardId: shard.ShardId!,
+    parents: [shard.ParentShardId, shard.AdjacentParentShardId].filter((id) => id !== undefined),
+  }));
+};
+
+/**
+ * The shards that may be read now: not read to their end, and no parent that still is to be read; so facts of a key keep their order over a split
+ * or a merge. A parent that the stream no longer lists has been trimmed and holds nothing. Pure.
+ */
+export const readable = (shards: readonly ShardInfo[], ended: ReadonlySet<string>): string[] => {
+  const listed = new Set(shards.map((shard) => shard.shardId));
+  return shards
+    .filter((shard) => !ended.has(shard.shardId) && shard.parents.every((parent) => !listed.has(parent) || ended.has(parent)))
+    .map((shard) => shard.shardId);
+};
+
+/** @param after the last record already applied; null starts at the oldest */
+export const iteratorAfter = async (
+  kinesis: KinesisClient,
+  stream: string,
+  shardId: string,
+  after: string | null,
+  signal: AbortSignal,
+): Promise<string | undefined> => {
+  const answer = await kinesis.send(
+    new GetShardIteratorCommand({
+      StreamName: stream,
+      ShardId: shardId,
+      ...(after === null
+        ? { ShardIteratorType: 'TRIM_HORIZON' }
+        : { ShardIteratorType: 'AFTER_SEQUENCE_NUMBER', StartingSequenceNumber: after }),
+    }),
+    { abortSignal: signal },
+  );
+  return answer.ShardIterator;
+};
+
+export const readRecords = (
+  kinesis: KinesisClient,
+  iterator: string,
+  limit: number,
+  signal: AbortSignal,
+): Promise<GetRecordsCommandOutput> =>
+  kinesis.send(new GetRecordsCommand({ ShardIterator: iterator, Limit: limit }), { abortSignal: signal });
