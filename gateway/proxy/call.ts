@@ -163,6 +163,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
   let expect = false;
   let named: Set<string> | null = null;
   let requestId: string | undefined;
+  let requestIds = 0;
   let identity: string[] | null = null;
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!;
@@ -192,11 +193,13 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
         if (/(?:^|,)\s*trailers\s*(?:$|,|;)/i.test(value)) headers.push(name, 'trailers');
         continue;
       case 'x-request-id':
+        requestIds++;
         if (REQUEST_ID.test(value)) requestId ??= value;
         break;
     }
-    if (isHopByHop(lower) || isInternal(lower)) continue;
-    if (isIdentity(lower)) {
+    const initial = lower.charCodeAt(0);
+    if (isHopByHop(lower) || (initial === 98 && isInternal(lower))) continue;
+    if ((initial === 120 || initial === 102) && isIdentity(lower)) {
       if (peer.trusted && !lower.includes('_')) {
         identity ??= [];
         identity.push(lower, value);
@@ -230,7 +233,8 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
   requestId ??= options.requestId?.() ?? randomUUID();
   const forwardedFor = addIdentity(headers, identity, peer, host);
   headers.push('Via', req.httpVersionMinor === 0 ? VIA.replace('1.1', '1.0') : VIA);
-  if (named?.has('x-request-id') || req.headers['x-request-id'] !== requestId) setRequestId(headers, requestId);
+  if (requestIds === 0) headers.push('X-Request-Id', requestId);
+  else if (requestIds > 1 || named !== null || req.headers['x-request-id'] !== requestId) setRequestId(headers, requestId);
 
   const question = target.indexOf('?');
   const call = new Call({

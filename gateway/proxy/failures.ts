@@ -27,6 +27,14 @@ export const failureOf = (error: unknown, progress: Progress): AppError => {
     return new AppError('upstream-timeout', 'The upstream did not answer in time', { sent, retryable: true, cause: error });
   }
   if (code === 'UND_ERR_BODY_TIMEOUT') return new AppError('upstream-timeout', 'The upstream fell silent', { sent, cause: error });
+  if (
+    code === 'UND_ERR_INVALID_ARG' ||
+    code === 'UND_ERR_NOT_SUPPORTED' ||
+    code.startsWith('ERR_INVALID_') ||
+    code.startsWith('ERR_UNESCAPED')
+  ) {
+    return new AppError('bad-request', 'The request cannot be sent on as it is', { sent, cause: error });
+  }
   if (!progress.started) {
     return new AppError('upstream-unreachable', 'The upstream could not be reached', { sent: 'no', retryable: true, cause: error });
   }

