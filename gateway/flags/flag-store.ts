@@ -14,6 +14,10 @@ export type StoredFlag = ContextFlag & {
 /** What the configuration says of a context the store has not met yet. */
 export type FlagSeed = { readonly name: string; readonly group: string | null; readonly stage: Stage; readonly canaryShareBp: number };
 
+/** What the flags need of the configured contexts. */
+export const seedsOf = (contexts: readonly { name: string; group: string | null; stage: Stage; share: number }[]): FlagSeed[] =>
+  contexts.map(({ name, group, stage, share }) => ({ name, group, stage, canaryShareBp: stage === 'canary' ? share : 0 }));
+
 /** The columns a change may set; `version` rises with every change. */
 export type FlagPatch = Partial<{
   stage: Stage;
@@ -73,11 +77,14 @@ export const seedFlags = async (db: Knex, seeds: readonly FlagSeed[], further: R
   for (const seed of seeds) {
     if (seed.stage === 'cutover' || seed.stage === 'retired' || further.has(seed.name)) {
       const known = await db<Row>('banyan.context').where({ name: seed.name }).first('name');
-      if (!known) refused.push(seed.name);
-      continue;
+      if (!known) {
+        refused.push(seed.name);
+        continue;
+      }
     }
+    const stage = seed.stage === 'cutover' || seed.stage === 'retired' ? 'legacy' : seed.stage;
     await db('banyan.context')
-      .insert({ name: seed.name, grp: seed.group, stage: seed.stage, canary_share_bp: seed.canaryShareBp })
+      .insert({ name: seed.name, grp: seed.group, stage, canary_share_bp: seed.canaryShareBp })
       .onConflict('name')
       .ignore();
     // the group lives in the file; the stage does not
@@ -133,3 +140,12 @@ export const appendAudit = async (
 export const lockAppends = async (trx: Knex, context: string): Promise<void> => {
   await trx.raw('select pg_advisory_xact_lock(banyan.context_lock(?))', [context]);
 };
+
+/** The flip of any of these contexts that is neither done nor undone; it may not have frozen them yet. */
+export const activeFlip = async (db: Knex, names: readonly string[]): Promise<string | undefined> =>
+  (
+    await db<{ id: string; state: string }>('banyan.flip')
+      .whereNotIn('state', ['done', 'undone'])
+      .whereRaw('contexts && ?::text[]', [[...names]])
+      .first('id')
+  )?.id;

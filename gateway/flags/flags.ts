@@ -25,6 +25,8 @@ export type FlagsDeps = {
 
 /** The in-memory copy that requests read, and the heartbeat that tells other processes which version it serves. */
 export type Flags = {
+  /** Is there a last known state on disk to start from without the store? */
+  known(): Promise<boolean>;
   start(): Promise<void>;
   stop(): Promise<void>;
   current(context: string): StoredFlag | undefined;
@@ -100,8 +102,8 @@ export const createFlags = (deps: FlagsDeps): Flags => {
     if (!file) return;
     const text = JSON.stringify({ flags: [...flags.values()], kills: [...kills] });
     saving = saving
-      .then(() => writeFile(`${file}.tmp`, text, { mode: 0o600 }))
-      .then(() => rename(`${file}.tmp`, file))
+      .then(() => writeFile(`${file}.${process.pid}.tmp`, text, { mode: 0o600 }))
+      .then(() => rename(`${file}.${process.pid}.tmp`, file))
       .catch((error) => log.warn({ err: error }, 'cannot keep the last known flags on disk'));
   };
 
@@ -217,6 +219,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   };
 
   return {
+    known: async () => ((await readSaved())?.flags.length ?? 0) > 0,
     async start() {
       const saved = await readSaved();
       kills = new Set(saved?.kills ?? []);

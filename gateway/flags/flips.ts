@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Stage, Upstream } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
-import { appendAudit, lockAppends, lockFlags, patchFlag, type StoredFlag } from './flag-store.ts';
+import { activeFlip, appendAudit, lockAppends, lockFlags, patchFlag, type StoredFlag } from './flag-store.ts';
 import type { Flags } from './flags.ts';
 
 /** How far a flip got. `undone` = everything is as before, `detail` says why. */
@@ -43,6 +44,8 @@ export type FlipsDeps = {
 
 export type FlipRequest = {
   readonly names: readonly string[];
+  /** Where `context` stood when the move was judged; absent = anywhere. */
+  readonly from?: Stage | undefined;
   readonly to: Stage;
   readonly canaryShareBp: number;
   /** The context whose version is checked. */
@@ -91,15 +94,25 @@ const flipOf = (row: Row): Flip => ({
   updatedAt: row.updated_at,
 });
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-const UNDONE_STATES = ['done', 'undone'];
+const FINAL_STATES = ['done', 'undone'];
 
 /** The hand-over of write ownership (DESIGN.md section 7): freeze, drain, watermark, epoch + 1, resume; on any trouble unfreeze unchanged. */
 export const createFlips = (deps: FlipsDeps): Flips => {
   const { db, flags, log } = deps;
   const freezeLimitMs = deps.freezeLimitMs ?? deps.maxStaleMs + 5000;
   const running = new Set<Promise<unknown>>();
-  let stopped = false;
+  const stopping = new AbortController();
+  const { signal } = stopping;
+
+  const pause = (ms: number): Promise<void> => sleep(ms, undefined, { signal }).catch(() => undefined);
+  /** A part that takes its time must not hold up the end of the process; the flip is then undone. */
+  const orStopped = <T>(work: Promise<T>): Promise<T> =>
+    new Promise((resolve, reject) => {
+      const leave = (): void => reject(new AppError('draining', 'the gateway that drove the flip is stopping'));
+      if (signal.aborted) leave();
+      signal.addEventListener('abort', leave, { once: true });
+      work.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave));
+    });
 
   const track = <T>(work: Promise<T>): Promise<T> => {
     running.add(work);
@@ -108,7 +121,7 @@ export const createFlips = (deps: FlipsDeps): Flips => {
   };
 
   const note = async (id: string, state: FlipState, detail: string | null): Promise<void> => {
-    await db('banyan.flip').where({ id }).whereNotIn('state', UNDONE_STATES).update({ state, detail, updated_at: db.fn.now() });
+    await db('banyan.flip').where({ id }).whereNotIn('state', FINAL_STATES).update({ state, detail, updated_at: db.fn.now() });
   };
 
   const freeze = (id: string, request: FlipRequest): Promise<StoredFlag[]> =>
@@ -124,11 +137,14 @@ export const createFlips = (deps: FlipsDeps): Flips => {
 
   const unfreeze = (id: string, why: string): Promise<void> =>
     db.transaction(async (trx) => {
+      const known = await trx<Row>('banyan.flip').where({ id }).first();
+      if (!known) return;
+      // flags before flips, as everywhere: two orders would deadlock
+      const held = await lockFlags(trx, known.contexts);
       const row = await trx<Row>('banyan.flip').where({ id }).forUpdate().first();
-      if (!row || UNDONE_STATES.includes(row.state)) return;
-      for (const flag of await lockFlags(trx, row.contexts)) {
-        if (flag.frozenBy !== id) continue;
-        await patchFlag(trx, flag.name, { frozen_by: null }, flag.updatedBy);
+      if (!row || FINAL_STATES.includes(row.state)) return;
+      for (const flag of held) {
+        if (flag.frozenBy === id) await patchFlag(trx, flag.name, { frozen_by: null }, flag.updatedBy);
         await appendAudit(trx, {
           actor: row.actor,
           action: 'flip-undone',
@@ -155,46 +171,46 @@ export const createFlips = (deps: FlipsDeps): Flips => {
 
   const wait = async (deadline: number, what: string, condition: () => Promise<boolean>): Promise<void> => {
     while (!(await condition())) {
-      if (stopped) throw new AppError('draining', 'the gateway that drove the flip is stopping');
+      if (signal.aborted) throw new AppError('draining', 'the gateway that drove the flip is stopping');
       if (deps.now() > deadline) throw new AppError('conflict', `timed out: ${what}`);
       await pause(20);
     }
   };
 
-  const switchOver = (id: string, request: FlipRequest, owner: Upstream): Promise<void> =>
-    db.transaction(async (trx) => {
-      for (const name of request.names) await lockAppends(trx, name);
-      for (const row of await lockFlags(trx, request.names)) {
-        if (row.frozenBy !== id) throw new AppError('conflict', `the freeze of ${row.name} was lost`);
-        const next = await patchFlag(
-          trx,
-          row.name,
-          { stage: request.to, canary_share_bp: request.canaryShareBp, owner, epoch: row.epoch + 1, frozen_by: null },
-          request.actor,
-        );
-        const brief = (flag: StoredFlag) => ({ stage: flag.stage, owner: flag.owner, epoch: flag.epoch });
-        await appendAudit(trx, {
-          actor: request.actor,
-          action: 'flip',
-          context: row.name,
-          before: brief(row),
-          after: brief(next),
-          reason: request.reason,
-          evidence: { flip: id },
-        });
-      }
-      const done = await trx('banyan.flip')
-        .where({ id })
-        .whereNotIn('state', UNDONE_STATES)
-        .update({ state: 'done', detail: null, updated_at: trx.fn.now() });
-      if (done !== 1) throw new AppError('conflict', 'the flip was undone meanwhile');
-    });
+  const switchOver = async (trx: Knex, id: string, request: FlipRequest, owner: Upstream): Promise<void> => {
+    for (const name of request.names) await lockAppends(trx, name);
+    for (const row of await lockFlags(trx, request.names)) {
+      if (row.frozenBy !== id) throw new AppError('conflict', `the freeze of ${row.name} was lost`);
+      if (row.killed && owner === 'extracted') throw new AppError('conflict', `${row.name} was killed meanwhile`);
+      const next = await patchFlag(
+        trx,
+        row.name,
+        { stage: request.to, canary_share_bp: request.canaryShareBp, owner, epoch: row.epoch + 1, frozen_by: null },
+        request.actor,
+      );
+      const brief = (flag: StoredFlag) => ({ stage: flag.stage, owner: flag.owner, epoch: flag.epoch });
+      await appendAudit(trx, {
+        actor: request.actor,
+        action: 'flip',
+        context: row.name,
+        before: brief(row),
+        after: brief(next),
+        reason: request.reason,
+        evidence: { flip: id },
+      });
+    }
+    const done = await trx('banyan.flip')
+      .where({ id })
+      .whereNotIn('state', FINAL_STATES)
+      .update({ state: 'done', detail: null, updated_at: trx.fn.now() });
+    if (done !== 1) throw new AppError('conflict', 'the flip was undone meanwhile');
+  };
 
   const drive = async (id: string, request: FlipRequest): Promise<void> => {
     const owner: Upstream = request.to === 'cutover' ? 'extracted' : 'legacy';
     try {
       await note(id, 'pending', 'waiting for both sides to come level before the freeze');
-      for (const name of request.names) await deps.watermark(name, owner, deps.approachMs ?? 60_000);
+      for (const name of request.names) await orStopped(deps.watermark(name, owner, deps.approachMs ?? 60_000));
       await note(id, 'freezing', null);
       const deadline = deps.now() + freezeLimitMs;
       const frozen = await freeze(id, request);
@@ -212,9 +228,9 @@ export const createFlips = (deps: FlipsDeps): Flips => {
             .join(', ')}`,
         );
       await note(id, 'watermark', null);
-      for (const name of request.names) await deps.watermark(name, owner, Math.max(100, deadline - deps.now()));
+      for (const name of request.names) await orStopped(deps.watermark(name, owner, Math.max(100, deadline - deps.now())));
       await note(id, 'switching', null);
-      await switchOver(id, request, owner);
+      await db.transaction((trx) => switchOver(trx, id, request, owner));
       await flags.refresh();
       log.info({ flip: id, contexts: request.names, to: request.to }, 'flip done');
     } catch (error) {
@@ -243,12 +259,10 @@ export const createFlips = (deps: FlipsDeps): Flips => {
           `${request.context} is at version ${target.version}, not ${request.ifVersion}: somebody changed it`,
           { details: { version: target.version } },
         );
-      const busy = await trx<Row>('banyan.flip')
-        .whereNotIn('state', UNDONE_STATES)
-        .whereRaw('contexts && ?::text[]', [[...request.names]])
-        .first('id');
-      if (busy)
-        throw new AppError('conflict', `flip ${busy.id} of ${request.names.join(', ')} is under way`, { details: { flip: busy.id } });
+      if (request.from !== undefined && target.stage !== request.from)
+        throw new AppError('conflict', `${request.context} has just moved to ${target.stage}`);
+      const busy = await activeFlip(trx, request.names);
+      if (busy) throw new AppError('conflict', `flip ${busy} of ${request.names.join(', ')} is under way`, { details: { flip: busy } });
       await trx('banyan.flip').insert({
         id,
         contexts: [...request.names],
@@ -262,6 +276,32 @@ export const createFlips = (deps: FlipsDeps): Flips => {
     });
     return id;
   };
+
+  /** Kill with `--now`: takes the context out of any hand-over under way and gives the writes to legacy in one transaction. */
+  const seize = (request: FlipRequest): Promise<void> =>
+    db.transaction(async (trx) => {
+      const id = randomUUID();
+      for (const name of request.names) await lockAppends(trx, name);
+      await lockFlags(trx, request.names);
+      await trx('banyan.flip')
+        .whereNotIn('state', FINAL_STATES)
+        .whereRaw('contexts && ?::text[]', [[...request.names]])
+        .update({ state: 'undone', detail: 'overtaken by a kill that does not wait', updated_at: trx.fn.now() });
+      await trx('banyan.flip').insert({
+        id,
+        contexts: [...request.names],
+        from_stage: 'cutover',
+        to_stage: request.to,
+        state: 'switching',
+        actor: request.actor,
+        reason: `${request.reason} (now)`,
+        driver: deps.memberId,
+      });
+      await trx('banyan.context')
+        .whereIn('name', [...request.names])
+        .update({ frozen_by: id });
+      await switchOver(trx, id, request, 'legacy');
+    });
 
   const evacuateOnce = async (names: readonly string[], request: { actor: string; reason: string; now: boolean }): Promise<boolean> => {
     const left = flags
@@ -278,19 +318,7 @@ export const createFlips = (deps: FlipsDeps): Flips => {
       reason: request.reason,
     };
     if (request.now) {
-      const id = randomUUID();
-      await db('banyan.flip').insert({
-        id,
-        contexts: left,
-        from_stage: 'cutover',
-        to_stage: 'legacy',
-        state: 'switching',
-        actor: request.actor,
-        reason: `${request.reason} (now)`,
-        driver: deps.memberId,
-      });
-      await freeze(id, flip);
-      await switchOver(id, flip, 'legacy');
+      await seize(flip);
       await flags.refresh();
       return true;
     }
@@ -313,12 +341,12 @@ export const createFlips = (deps: FlipsDeps): Flips => {
       return row && flipOf(row);
     },
     async active() {
-      return (await db<Row>('banyan.flip').whereNotIn('state', UNDONE_STATES).orderBy('created_at')).map(flipOf);
+      return (await db<Row>('banyan.flip').whereNotIn('state', FINAL_STATES).orderBy('created_at')).map(flipOf);
     },
     evacuate(names, request) {
       track(
         (async () => {
-          while (!stopped) {
+          while (!signal.aborted) {
             try {
               if (await evacuateOnce(names, request)) return;
             } catch (error) {
@@ -349,7 +377,7 @@ export const createFlips = (deps: FlipsDeps): Flips => {
         );
     },
     async stop() {
-      stopped = true;
+      stopping.abort();
       await Promise.allSettled([...running]);
     },
   };

@@ -2,7 +2,7 @@ import { AppError } from '@banyan/contracts/errors.ts';
 import type { Stage } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import { planMove } from '../core/stage-moves.ts';
-import { appendAudit, lockFlags, patchFlag, type StoredFlag } from './flag-store.ts';
+import { activeFlip, appendAudit, lockFlags, patchFlag, type StoredFlag } from './flag-store.ts';
 import type { Flags } from './flags.ts';
 import type { Flips } from './flips.ts';
 
@@ -42,6 +42,21 @@ export type Moves = {
 const summary = (flag: StoredFlag) => ({ stage: flag.stage, canaryShareBp: flag.canaryShareBp, killed: flag.killed, epoch: flag.epoch });
 
 const AWAY = 'the store is not configured: only kill works here, the stage comes from the file';
+
+/** A kill takes effect here at once: a store that is slower than this counts as away. */
+const KILL_WAIT_MS = 1_000;
+
+const inTime = async (work: Promise<unknown>): Promise<void> => {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`the store took longer than ${KILL_WAIT_MS} ms`)), KILL_WAIT_MS);
+  });
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+};
 
 /** Changes of flags by people. Everything is audited in the transaction of the change. */
 export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves => {
@@ -111,6 +126,8 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
       if (move.kind === 'flip') {
         if (!flips) throw new AppError('not-configured', AWAY);
         if (request.stage === 'cutover') {
+          const killed = names.filter((name) => known(name).killed);
+          if (killed.length > 0) throw new AppError('conflict', `cutover is refused: ${killed.join(', ')} is killed; revive it first`);
           const obstacles = names.flatMap((name) => contextOf(name)?.cutoverObstacles ?? []);
           if (obstacles.length > 0)
             throw new AppError('conflict', `cutover is refused: ${obstacles.join('; ')}`, { details: { obstacles } });
@@ -118,6 +135,7 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
         return withStore(() =>
           flips.begin({
             names,
+            from: target.stage,
             to: request.stage,
             canaryShareBp: shareBp,
             ifVersion: request.ifVersion,
@@ -130,7 +148,8 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
       const changed = await withStore((store) =>
         store.transaction(async (trx) => {
           const rows = await lockFlags(trx, names);
-          const before = rows.find((row) => row.name === context)!;
+          const before = rows.find((row) => row.name === context);
+          if (!before) throw new AppError('not-found', `the store knows no context called ${context}`);
           if (request.ifVersion !== undefined && before.version !== request.ifVersion)
             throw new AppError(
               'stale-version',
@@ -140,7 +159,8 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
               },
             );
           if (before.stage !== target.stage) throw new AppError('conflict', `${context} has just moved to ${before.stage}`);
-          if (rows.some((row) => row.frozen)) throw new AppError('conflict', `a flip of ${context} is under way: ${before.frozenBy}`);
+          const flip = await activeFlip(trx, names);
+          if (flip) throw new AppError('conflict', `flip ${flip} of ${names.join(', ')} is under way`, { details: { flip } });
           const after: StoredFlag[] = [];
           for (const row of rows) {
             const next = await patchFlag(trx, row.name, { stage: request.stage, canary_share_bp: shareBp }, request.actor);
@@ -170,7 +190,7 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
         return names.map(known);
       }
       try {
-        await db.transaction(async (trx) => {
+        const written = db.transaction(async (trx) => {
           for (const row of await lockFlags(trx, names)) {
             if (row.killed) continue;
             const next = await patchFlag(trx, row.name, { killed: true }, request.actor);
@@ -184,7 +204,7 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
             });
           }
         });
-        await flags.refresh();
+        await inTime(written.then(() => flags.refresh()));
       } catch {
         if (request.now) throw new AppError('store-unavailable', '--now needs the store', { retryable: true, retryAfterSeconds: 2 });
         // the store is away: this process at once, the others through peers; merged when the store is back
