@@ -1,0 +1,86 @@
+import { AppError } from '@banyan/contracts/errors.ts';
+import type { Upstream } from '@banyan/contracts/vocabulary.ts';
+import type { Observation } from '../core/parity/observation.ts';
+import type { ParityRules } from '../core/parity/rules.ts';
+import { copyHeaders } from './shadow-copy.ts';
+import type { Slots } from './shadow-limits.ts';
+
+/** The part of a context's configuration that the shadow path reads; a new object after each reload. */
+export type ShadowSettings = {
+  readonly parity: ParityRules & {
+    /** Shares in basis points, 0..10000. */
+    readonly sample: number;
+    readonly compare: number;
+    readonly probe: number;
+    readonly unsafeQueries: readonly string[];
+    /** Bytes. */
+    readonly bodyLimit: number;
+  };
+  readonly shadow: { readonly maxPerSecond: number; readonly concurrency: number; readonly cookies: 'pass' | 'drop' };
+};
+
+/** A copy as `send` gets it: no body, no conditions, marked. */
+export type ShadowCopy = {
+  readonly requestId: string;
+  readonly method: string;
+  readonly target: string;
+  /** Flat pairs. */
+  readonly headers: readonly string[];
+  /** Keep at most this much of the answer's body; beyond it answer `body: null` with a SHA-256 hex `digest`. */
+  readonly bodyLimitBytes: number;
+  /** Fires when the copy has taken too long or the process stops. */
+  readonly signal: AbortSignal;
+};
+
+/** Sends a copy on sockets and time-outs of its own. Never retries. May reject (an AppError names the reason). */
+export type SendCopy = (upstream: Upstream, context: string, copy: ShadowCopy) => Promise<Observation>;
+
+/** The request that is asked again. */
+export type Question = {
+  readonly requestId: string;
+  readonly context: string;
+  readonly method: string;
+  readonly target: string;
+  readonly headers: readonly string[];
+};
+
+/** A copy that waited longer for its turn would be compared with an answer of the past. */
+const MAX_WAIT_MS = 5_000;
+
+/** Why an observation is missing, in one word. */
+const whyFailed = (error: unknown): string => {
+  if (!(error instanceof AppError)) return 'failed';
+  return error.code.startsWith('upstream-') ? error.code.slice('upstream-'.length) : error.code;
+};
+
+/**
+ * Sends one copy, once. A slot is held only while it is under way; a hung upstream gives it back after the time-out, whether `send` heeds its
+ * signal or not. What went wrong comes back as an incomplete observation.
+ * @throws AppError `overloaded` when no slot came free in time; the reason of `stopping` when it fires
+ */
+export const createAsk =
+  (send: SendCopy, sendTimeoutMs: number, stopping: AbortSignal) =>
+  async (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<Observation> => {
+    const release = await slots.acquire(MAX_WAIT_MS, stopping);
+    const limit = new AbortController();
+    const timer = setTimeout(() => limit.abort(new AppError('upstream-timeout', 'The copy took too long')), sendTimeoutMs);
+    const giveUp = (): void => limit.abort(stopping.reason);
+    stopping.addEventListener('abort', giveUp, { once: true });
+    const { signal } = limit;
+    const ended = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));
+    const { requestId, context, method, target } = question;
+    const headers = copyHeaders(question.headers, settings.shadow.cookies);
+    try {
+      return await Promise.race([
+        send(upstream, context, { requestId, method, target, headers, bodyLimitBytes: settings.parity.bodyLimit, signal }),
+        ended,
+      ]);
+    } catch (error) {
+      stopping.throwIfAborted();
+      return { status: 0, headers: [], body: null, complete: false, why: whyFailed(error) };
+    } finally {
+      clearTimeout(timer);
+      stopping.removeEventListener('abort', giveUp);
+      release();
+    }
+  };

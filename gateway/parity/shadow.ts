@@ -1,0 +1,299 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AppError } from '@banyan/contracts/errors.ts';
+import type { Upstream } from '@banyan/contracts/vocabulary.ts';
+import { compareObservations } from '../core/parity/compare.ts';
+import type { Difference, Observation, Verdict } from '../core/parity/observation.ts';
+import { excuseVolatile, reproduced, volatileFields } from '../core/parity/probe.ts';
+import { type CompiledRules, compileRules, type ExpiredRule, type ParityRules } from '../core/parity/rules.ts';
+import { decodePair } from './decode.ts';
+import type { Evidence, JudgedPair } from './evidence.ts';
+import { createAsk, type SendCopy, type ShadowSettings } from './shadow-ask.ts';
+import { isUnsafeQuery } from './shadow-copy.ts';
+import { createSlots, createTokenBucket, type Slots, type TokenBucket } from './shadow-limits.ts';
+
+export type ShadowInput = {
+  readonly requestId: string;
+  readonly context: string;
+  /** Template, e.g. `/api/orders/:id`. */
+  readonly route: string;
+  readonly method: string;
+  readonly target: string;
+  /** Flat pairs, as the client sent them. */
+  readonly headers: readonly string[];
+  readonly primary: Upstream;
+  /** Body as sent (encoded), or null with its SHA-256 hex `digest` when larger than the limit. */
+  readonly primaryObservation: Observation;
+  /** Is the client inside a pin? Then the other side may lag, and nobody is asked. */
+  readonly pinned: boolean;
+  readonly latencyMs: number;
+};
+
+export type ShadowDeps = {
+  /** Undefined = nothing is mirrored for this context now. */
+  readonly settings: (context: string) => ShadowSettings | undefined;
+  readonly send: SendCopy;
+  readonly evidence: Pick<Evidence, 'count' | 'note'>;
+  /** Unix ms. */
+  readonly now: () => number;
+  /** 0 <= x < 1. */
+  readonly random: () => number;
+  /** Rejects when the signal fires. Default: a timer. */
+  readonly delay?: (ms: number, signal: AbortSignal) => Promise<unknown>;
+  /** When a mismatch is asked again on both sides, ms after the verdict before. Default 250, 1000. */
+  readonly askAgainAfterMs?: readonly number[];
+  /** A copy is given up after this long. Default 10,000. */
+  readonly sendTimeoutMs?: number;
+  /** Pairs under way or waiting, per context. Default 200. */
+  readonly maxPending?: number;
+  /** Bytes of primary answers held for pairs under way, in all. Default 64 MiB. */
+  readonly maxPendingBytes?: number;
+  /** Told once per configuration, and again when a rule runs out, of the rules that no longer work. */
+  readonly onExpiredRules?: (expired: readonly ExpiredRule[]) => void;
+  /** Told of each judged pair, for metrics and logs. */
+  readonly onJudged?: (pair: JudgedPair, latencyMs: { readonly primary: number; readonly shadow: number | null }) => void;
+};
+
+export type ShadowStats = {
+  readonly offered: number;
+  readonly pending: number;
+  readonly pendingBytes: number;
+  readonly dropped: Readonly<Record<string, number>>;
+  readonly skipped: Readonly<Record<string, number>>;
+  readonly verdicts: Readonly<Record<string, number>>;
+};
+
+export type Shadow = {
+  /** Takes an answered query for mirroring. Never throws, never waits; nothing it starts can reach the client. */
+  readonly offer: (input: ShadowInput) => void;
+  readonly stats: () => ShadowStats;
+  /** Gives up what is under way and waits for it to end. */
+  readonly stop: () => Promise<void>;
+};
+
+const QUERIES = new Set(['GET', 'HEAD']);
+
+type Lane = { readonly slots: Slots; readonly buckets: Readonly<Record<Upstream, TokenBucket>>; pending: number };
+
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** The shadow path: mirrors, compares, asks again, hands verdicts to the evidence. Everything in it is bounded. */
+export const createShadow = (deps: ShadowDeps): Shadow => {
+  const { evidence, now, random } = deps;
+  const delay = deps.delay ?? ((ms: number, signal: AbortSignal) => sleep(ms, undefined, { signal }));
+  const askAgainAfterMs = deps.askAgainAfterMs ?? [250, 1_000];
+  const maxPending = deps.maxPending ?? 200;
+  const maxPendingBytes = deps.maxPendingBytes ?? 64 * 1024 * 1024;
+
+  const stopping = new AbortController();
+  const ask = createAsk(deps.send, deps.sendTimeoutMs ?? 10_000, stopping.signal);
+  const lanes = new Map<string, Lane>();
+  const jobs = new Set<Promise<void>>();
+  const compiled = new WeakMap<ParityRules, CompiledRules>();
+  const counts = { dropped: new Map<string, number>(), skipped: new Map<string, number>(), verdicts: new Map<string, number>() };
+  let offered = 0;
+  let pendingBytes = 0;
+
+  const bump = (map: Map<string, number>, key: string): void => void map.set(key, (map.get(key) ?? 0) + 1);
+  const leave = (kind: 'dropped' | 'skipped', { context, route }: ShadowInput, why: string): void => {
+    bump(counts[kind], why);
+    evidence.count(context, route, kind, why);
+  };
+
+  const laneOf = (context: string): Lane => {
+    const known = lanes.get(context);
+    if (known) return known;
+    const limits = (): ShadowSettings['shadow'] => deps.settings(context)?.shadow ?? { maxPerSecond: 0, concurrency: 1, cookies: 'drop' };
+    const bucket = (): TokenBucket => createTokenBucket(() => limits().maxPerSecond, now);
+    const lane: Lane = {
+      slots: createSlots(() => Math.max(1, limits().concurrency)),
+      buckets: { legacy: bucket(), extracted: bucket() },
+      pending: 0,
+    };
+    lanes.set(context, lane);
+    return lane;
+  };
+
+  const rulesOf = (rules: ParityRules): CompiledRules => {
+    const known = compiled.get(rules);
+    if (known && now() < known.validUntilMs) return known;
+    const fresh = compileRules(rules, now());
+    compiled.set(rules, fresh);
+    if (fresh.expired.length > 0) deps.onExpiredRules?.(fresh.expired);
+    return fresh;
+  };
+
+  const drawn = (shareBp: number): boolean => random() * 10_000 < shareBp;
+
+  type Judged = { readonly verdict: Verdict; readonly legacy: Observation; readonly extracted: Observation };
+  const judge = async (legacy: Observation, extracted: Observation, settings: ShadowSettings): Promise<Judged> => {
+    const pair = await decodePair(legacy, extracted, settings.parity.bodyLimit);
+    await nextTurn();
+    return { verdict: compareObservations(...pair, rulesOf(settings.parity)), legacy: pair[0], extracted: pair[1] };
+  };
+  const volatileIn = async (first: Observation, second: Observation, settings: ShadowSettings): Promise<readonly Difference[]> =>
+    volatileFields((await judge(first, second, settings)).verdict);
+
+  /** Asks both sides again, more than once; what does not show every time was a side lagging or a value that never repeats. */
+  const confirm = async (
+    first: Verdict,
+    legacy: Observation,
+    input: ShadowInput,
+    settings: ShadowSettings,
+    lane: Lane,
+  ): Promise<Verdict> => {
+    let verdict = first;
+    for (const ms of askAgainAfterMs) {
+      if (verdict.kind !== 'mismatch') return verdict;
+      stopping.signal.throwIfAborted();
+      await delay(ms, stopping.signal);
+      if (!lane.buckets.legacy.borrow() || !lane.buckets.extracted.borrow()) return { kind: 'incomparable', why: 'unconfirmed' };
+      const sides = random() < 0.5 ? (['legacy', 'extracted'] as const) : (['extracted', 'legacy'] as const);
+      const answers = await Promise.all(sides.map((side) => ask(side, input, settings, lane.slots)));
+      const again = { [sides[0]]: answers[0]!, [sides[1]]: answers[1]! } as Record<Upstream, Observation>;
+      const volatile = await volatileIn(legacy, again.legacy, settings);
+      const later = excuseVolatile((await judge(again.legacy, again.extracted, settings)).verdict, volatile);
+      verdict = reproduced(excuseVolatile(verdict, volatile), later);
+    }
+    return verdict;
+  };
+
+  const mirror = async (input: ShadowInput, settings: ShadowSettings, lane: Lane): Promise<void> => {
+    const other: Upstream = input.primary === 'legacy' ? 'extracted' : 'legacy';
+    const started = now();
+    const comparing = drawn(settings.parity.compare);
+    const probing = comparing && drawn(settings.parity.probe) && lane.buckets.legacy.take();
+    const [answer, second] = await Promise.all([
+      ask(other, input, settings, lane.slots),
+      probing ? ask('legacy', input, settings, lane.slots) : undefined,
+    ]);
+    const shadowMs = answer.complete ? now() - started : null;
+    if (!comparing) {
+      leave('skipped', input, 'compare');
+      return;
+    }
+
+    const sides = { [input.primary]: input.primaryObservation, [other]: answer } as Record<Upstream, Observation>;
+    const found = await judge(sides.legacy, sides.extracted, settings);
+    const volatile = second ? await volatileIn(sides.legacy, second, settings) : [];
+    const excused = excuseVolatile(found.verdict, volatile);
+    const verdict = await confirm(excused, sides.legacy, input, settings, lane).catch((error: unknown): Verdict => {
+      // Found, but no turn came to ask again: not proof, and not nothing either.
+      if (error instanceof AppError && error.code === 'overloaded') return { kind: 'incomparable', why: 'unconfirmed' };
+      throw error;
+    });
+    settle(
+      input,
+      verdict,
+      found,
+      shadowMs,
+      second?.complete ? { volatile, differences: found.verdict.kind === 'mismatch' ? found.verdict.differences : [] } : undefined,
+    );
+  };
+
+  const settle = (
+    input: ShadowInput,
+    verdict: Verdict,
+    answers: JudgedPair['answers'],
+    shadowMs: number | null,
+    probe?: JudgedPair['probe'],
+  ): void => {
+    const { context, route, requestId, primary, method, target } = input;
+    const headers: [string, string][] = [];
+    for (let i = 0; i + 1 < input.headers.length; i += 2) headers.push([input.headers[i]!, input.headers[i + 1]!]);
+    const pair: JudgedPair = {
+      context,
+      route,
+      requestId,
+      at: now(),
+      verdict,
+      confirmed: verdict.kind === 'mismatch',
+      primary,
+      method,
+      target,
+      headers,
+      answers,
+      probe,
+    };
+    bump(counts.verdicts, verdict.kind);
+    evidence.note(pair);
+    deps.onJudged?.(pair, { primary: input.latencyMs, shadow: shadowMs });
+  };
+
+  /** Why this query is not mirrored; undefined = it is. */
+  const reasonToSkip = (input: ShadowInput, settings: ShadowSettings): string | undefined => {
+    const { status, complete } = input.primaryObservation;
+    if (!QUERIES.has(input.method)) return 'not-a-query';
+    if (!complete) return 'primary-incomplete';
+    if (status === 304) return 'not-modified';
+    if (status === 206) return 'partial';
+    if (status < 200) return 'upgrade';
+    if (isUnsafeQuery(settings.parity.unsafeQueries, input.method, input.target)) return 'unsafe';
+    return drawn(settings.parity.sample) ? undefined : 'sample';
+  };
+
+  const start = (input: ShadowInput, settings: ShadowSettings): void => {
+    const lane = laneOf(input.context);
+    const bytes = input.primaryObservation.body?.length ?? 0;
+    const other: Upstream = input.primary === 'legacy' ? 'extracted' : 'legacy';
+    const full =
+      lane.pending >= maxPending
+        ? 'queue-full'
+        : pendingBytes + bytes > maxPendingBytes
+          ? 'memory'
+          : lane.buckets[other].take()
+            ? undefined
+            : 'rate';
+    if (full !== undefined) {
+      leave('dropped', input, full);
+      return;
+    }
+    lane.pending++;
+    pendingBytes += bytes;
+    const job = nextTurn()
+      .then(() => mirror(input, settings, lane))
+      .catch((error: unknown) =>
+        leave(
+          'dropped',
+          input,
+          stopping.signal.aborted ? 'stopping' : error instanceof AppError && error.code === 'overloaded' ? 'stale' : 'failed',
+        ),
+      )
+      .finally(() => {
+        lane.pending--;
+        pendingBytes -= bytes;
+        jobs.delete(job);
+      });
+    jobs.add(job);
+  };
+
+  return {
+    offer: (input) => {
+      try {
+        if (stopping.signal.aborted) return;
+        const settings = deps.settings(input.context);
+        if (!settings) return;
+        offered++;
+        evidence.count(input.context, input.route, 'requests');
+        evidence.count(input.context, input.route, 'answers', `${Math.floor(input.primaryObservation.status / 100)}xx`);
+        const skip = reasonToSkip(input, settings);
+        if (skip !== undefined) leave('skipped', input, skip);
+        else if (input.pinned) settle(input, { kind: 'incomparable', why: 'lagging' }, undefined, null);
+        else start(input, settings);
+      } catch {
+        bump(counts.dropped, 'failed');
+      }
+    },
+    stats: () => ({
+      offered,
+      pending: jobs.size,
+      pendingBytes,
+      dropped: Object.fromEntries(counts.dropped),
+      skipped: Object.fromEntries(counts.skipped),
+      verdicts: Object.fromEntries(counts.verdicts),
+    }),
+    stop: async () => {
+      stopping.abort(new AppError('draining', 'The gateway stops'));
+      await Promise.all(jobs);
+    },
+  };
+};
