@@ -89,9 +89,15 @@ module.exports = {
     {
       name: 'features-do-not-compose',
       comment:
-        'A part that reaches for the composition, the pipeline or the settings loader knows too much. The command line loads settings and starts main.',
+        'A part that reaches for the pipeline, the composition or the settings knows too much; it may name their types. The command line loads settings and starts main; the admin API shows settings, masked by the function that knows the secrets.',
       from: { path: `^gateway/(${FEATURES})/`, pathNot: [TEST, '^gateway/cli/'] },
-      to: { path: '^gateway/(pipeline|compose|main|config)[.]ts$|^gateway/config/', dependencyTypesNot: ['type-only'] },
+      to: { path: '^gateway/[^/]+[.]ts$|^gateway/config/', pathNot: '^gateway/(ports|config)[.]ts$', dependencyTypesNot: ['type-only'] },
+    },
+    {
+      name: 'settings-are-passed-in',
+      comment: 'A feature gets its part of the configuration handed; only the command line loads it, and the admin API shows it (above).',
+      from: { path: `^gateway/(${FEATURES})/`, pathNot: [TEST, '^gateway/(cli|admin)/'] },
+      to: { path: '^gateway/config[.]ts$', dependencyTypesNot: ['type-only'] },
     },
     {
       name: 'compose-has-one-user',
