@@ -21,6 +21,7 @@ export const closeAfterReply = (req: IncomingMessage, res: ServerResponse): void
   res.shouldKeepAlive = false;
   const { socket } = req;
   socket.destroySoon = () => {
+    if (socket.destroyed) return;
     socket.end();
     req.resume();
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);
@@ -35,7 +36,7 @@ export const closeAfterReply = (req: IncomingMessage, res: ServerResponse): void
  */
 export const breakOff = (res: ServerResponse): void => {
   const { socket } = res;
-  if (socket === null) res.destroy();
+  if (socket === null || socket.destroyed) res.destroy();
   else if (!res.headersSent) socket.destroy();
   else if (res.req.httpVersionMinor === 0) socket.resetAndDestroy();
   else {
