@@ -386,8 +386,7 @@ export const createPipeline = (d: PipelineDeps) => {
     }
     const held = await holdBack(answer, settings.writes.answerLimit);
     const { status } = answer;
-    if (held.error && held.body === null && !held.complete && status < 400) await settle({ kind: 'lost', why: 'the answer broke off' });
-    else if (status >= 500) await settle({ kind: 'lost', why: `the upstream answered ${status}` });
+    if (!held.complete && held.error && status < 400) await settle({ kind: 'lost', why: 'the answer broke off' });
     else await settle({ kind: 'answered', status, headers: answer.rawHeaders, body: held.body });
     if (status < 400 && x.sticky.key !== null) d.pins.set(context.name, x.sticky.key, side, context.pinMs, true);
     await deliver(x, live, held.release());

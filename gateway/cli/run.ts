@@ -10,14 +10,7 @@ type Flags = {
   readonly legacy?: string;
   readonly listen?: string;
   readonly adminListen?: string;
-  readonly workers?: number | 'auto';
   readonly set?: Readonly<Record<string, unknown>>;
-};
-
-const workers = (text: string): number | 'auto' => {
-  if (text === 'auto') return 'auto';
-  if (!/^[1-9]\d{0,2}$/.test(text)) throw new InvalidArgumentError('Expected a number from 1 to 999, or auto.');
-  return Number(text);
 };
 
 const assignment = (text: string, before: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> => {
@@ -39,7 +32,6 @@ export const registerRun: Register = (program, io) => {
     .option('--legacy <url>', 'the monolith, e.g. http://127.0.0.1:3000')
     .option('--listen <host:port>', 'where clients connect')
     .option('--admin-listen <host:port>', 'where operators connect')
-    .option('--workers <n|auto>', 'processes that share the listener', workers)
     .option('--set <key=value>', 'override one key of the configuration; may be repeated', assignment)
     .action(async (flags: Flags) => {
       const found = flags.config ?? findConfigFile();
@@ -55,6 +47,6 @@ export const registerRun: Register = (program, io) => {
       const { config } = await loadOrExit(io, { file, overrides });
       // Loaded late, so that no other command pays for the data plane.
       const { runGateway } = await import('../main.ts');
-      await runGateway({ config, configFile: file, overrides, ...(flags.workers === undefined ? {} : { workers: flags.workers }) });
+      await runGateway({ config, configFile: file, overrides });
     });
 };

@@ -1,0 +1,307 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { dirname, join } from 'node:path';
+import { AppError } from '@banyan/contracts/errors.ts';
+import knex, { type Knex } from 'knex';
+import type { Logger } from 'pino';
+import { createAdmin } from './admin/admin.ts';
+import { createAuditStore } from './admin/audit-store.ts';
+import type { AdminDeps } from './admin/ports.ts';
+import { createStoreView } from './admin/store-view.ts';
+import { type Config, environment, formatFault, isLoopback, loadConfig } from './config.ts';
+import { type DualWriting, startDualWriting } from './dual-writing.ts';
+import { seedsOf } from './flags/flag-store.ts';
+import { createFlags } from './flags/flags.ts';
+import { createFlips } from './flags/flips.ts';
+import { createListener } from './flags/listener.ts';
+import { createMoves } from './flags/moves.ts';
+import { createPins } from './flags/pins.ts';
+import { createLagWatch } from './lag-watch.ts';
+import { compileLive, cutoverObstacles, isLedgered, refuseNarrowing } from './live.ts';
+import { migrate } from './migrations/migrate.ts';
+import { createPipeline } from './pipeline.ts';
+import { createListener as createHttpListener, type Listener as HttpListener } from './proxy/listener.ts';
+import { createUpgrader } from './proxy/upgrade.ts';
+import { sealKey } from './seal-key.ts';
+import { createShadowing } from './shadowing.ts';
+import { createJournal } from './telemetry/journal.ts';
+import { createMetrics } from './telemetry/metrics.ts';
+
+export type GatewayOptions = {
+  readonly config: Config;
+  /** Watched and reloaded; absent = the configuration cannot change. */
+  readonly configFile?: string | undefined;
+  readonly overrides?: Readonly<Record<string, unknown>>;
+  readonly version: string;
+  readonly log: Logger;
+};
+
+export type Gateway = {
+  /** Listens. @throws AppError `store-unavailable` when the store cannot be reached and nothing is known of an earlier run; the system's error for a busy port. */
+  start(): Promise<{ gateway: string; admin: string }>;
+  /** Reads the file again; valid = swapped whole, invalid = the old one stays. */
+  reload(): Promise<Awaited<ReturnType<AdminDeps['reload']>>>;
+  /** Drains: at most `config.drain` for what is in flight. */
+  stop(): Promise<void>;
+};
+
+const monotonic = (): number => performance.now();
+
+const urlOf = (host: string, port: number): string => `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+
+const connect = (config: Config, max: number, name: string): Knex | null =>
+  config.store === null
+    ? null
+    : knex({
+        client: 'pg',
+        connection: {
+          connectionString: config.store,
+          application_name: name,
+          connectionTimeoutMillis: 3000,
+          statement_timeout: 30_000,
+          keepAlive: true,
+        },
+        pool: { min: 0, max },
+        acquireConnectionTimeout: 5000,
+      });
+
+/** Builds the object graph of one gateway process. Nothing listens or connects before `start`. */
+export const createGateway = (options: GatewayOptions): Gateway => {
+  const { log } = options;
+  let live = compileLive(options.config, null);
+  const config = (): Config => live.config;
+  const { store } = options.config;
+  const memberId = randomUUID();
+  // beside the configuration, so that it survives restarts; a plain proxy keeps nothing
+  const home = options.configFile === undefined ? null : join(dirname(options.configFile), '.banyan');
+  const seeds = seedsOf(Object.entries(options.config.contexts).map(([name, context]) => ({ name, ...context })));
+  const hasContexts = seeds.length > 0;
+
+  // commands share transactions, so a few connections carry them; the rest is control and evidence
+  const db = connect(options.config, 8, 'banyan-gateway');
+  const writeDb = connect(options.config, 6, 'banyan-ledger');
+  const listener = store === null ? null : createListener({ databaseUrl: store, log });
+  const secret = sealKey({
+    configured: options.config.seal.key,
+    home,
+    needed: Object.values(options.config.contexts).some((context) => isLedgered(options.config, context)),
+    log,
+  });
+  const flags = createFlags({
+    db,
+    listener,
+    memberId,
+    memberName: `${hostname()}:${process.pid}`,
+    seeds,
+    stateFile: home !== null && hasContexts ? join(home, 'last-known-flags.json') : null,
+    now: monotonic,
+    log,
+  });
+  const pins = createPins({ db, listener, secret, now: monotonic, log });
+
+  let dual: DualWriting | null = null;
+  const dualBacklog = async () => dual?.backlog() ?? null;
+  const breakerOf = (context: string) => {
+    const state = live.breakers.get(context)?.state ?? 'closed';
+    return { state, open: state === 'closed' ? 0 : 1, of: 1 };
+  };
+  const metrics = createMetrics({
+    version: options.version,
+    nodeVersion: process.version,
+    sources: { flags: () => flags.all(), breaker: breakerOf, backlog: dualBacklog },
+  });
+  const journal = createJournal({ metrics, log });
+  const shadowing = createShadowing({ db, live: () => live, secret, metrics, log });
+  flags.onChange((flag, before) => {
+    if (before && before.since.getTime() !== flag.since.getTime())
+      void shadowing.evidence
+        .reset(flag.name, flag.since)
+        .catch((error) => log.warn({ err: error }, 'the parity window could not be started anew'));
+  });
+
+  if (db && writeDb) dual = startDualWriting({ db, writeDb, live: () => live, memberId, secret, pins, metrics, log });
+  const lag = createLagWatch({
+    live: () => live,
+    flags,
+    unpublishedMs: (context) => dual?.oldestUnpublishedAgeMs(context) ?? Promise.resolve(0),
+    log,
+  });
+  const flips =
+    db && dual
+      ? createFlips({
+          db,
+          flags,
+          memberId,
+          maxStaleMs: options.config.flags.maxStale,
+          unresolved: dual.unresolved,
+          inFlight: dual.inFlight,
+          watermark: (context, into, timeoutMs) =>
+            lag.watermark({
+              context,
+              into,
+              timeoutMs,
+              db,
+              adapterUrl: config().adapter.url,
+              adapterToken: environment('BANYAN_ADAPTER_TOKEN') ?? null,
+            }),
+          log,
+          now: monotonic,
+        })
+      : null;
+  const moves = createMoves({
+    db,
+    flags,
+    flips,
+    contextOf: (name) => {
+      const context = config().contexts[name];
+      return context && { firstShareBp: context.ramp.steps[0] ?? 100, cutoverObstacles: cutoverObstacles(config(), name) };
+    },
+  });
+
+  const handle = createPipeline({
+    live: () => live,
+    flags,
+    writer: dual?.writer ?? null,
+    pins,
+    stale: lag.stale,
+    shadow: shadowing,
+    journal,
+    now: monotonic,
+  });
+  const upgrader = createUpgrader({
+    urls: options.config.legacy.urls,
+    hostHeader: options.config.legacy.hostHeader,
+    responseMs: options.config.legacy.timeouts.response,
+    trusted: live.trusted,
+    onFailure: (error) => log.info({ err: error }, 'an upgrade failed'),
+  });
+  const { client } = options.config;
+  const listeners: HttpListener[] = options.config.listen.map(() =>
+    createHttpListener({
+      handler: (req, res) => void handle(req, res),
+      upgrade: (req, socket, head) => upgrader.upgrade(req, socket, head),
+      limits: {
+        headerTimeoutMs: client.headerTimeout,
+        idleTimeoutMs: client.idleTimeout,
+        maxHeaderBytes: client.maxHeaderBytes,
+        maxConnections: client.maxConnections,
+      },
+    }),
+  );
+
+  let generation = 0;
+  let stopping: Promise<void> | null = null;
+  let reloading: Promise<unknown> = Promise.resolve();
+  const reloadNow = async (): Promise<Awaited<ReturnType<AdminDeps['reload']>>> => {
+    if (options.configFile === undefined) throw new AppError('not-configured', 'there is no configuration file to read again');
+    const result = await loadConfig({ file: options.configFile, overrides: options.overrides ?? {} });
+    if (!result.ok) {
+      metrics.configRefused();
+      for (const fault of result.faults) log.error({ fault: formatFault(fault) }, 'the new configuration is refused; the old one stays');
+      return { ok: false, faults: result.faults.map(formatFault), warnings: result.warnings.map(formatFault) };
+    }
+    const before = live;
+    refuseNarrowing(before.config, result.config, (name) => flags.current(name)?.stage);
+    const next = compileLive(result.config, before);
+    live = next;
+    dual?.reload();
+    metrics.configLoaded(++generation);
+    log.info({ generation }, 'configuration reloaded');
+    // answers under way keep their upstream until they are out
+    setTimeout(() => void before.retire(next), result.config.drain).unref();
+    return { ok: true, faults: [], warnings: result.warnings.map(formatFault) };
+  };
+  const reload = (): ReturnType<typeof reloadNow> => {
+    const turn = reloading.then(reloadNow, reloadNow);
+    reloading = turn.catch(() => undefined);
+    return turn;
+  };
+
+  const adminDeps: AdminDeps = {
+    version: options.version,
+    config,
+    reload,
+    draining: () => stopping !== null,
+    listening: () => listeners.every((one) => one.address() !== null),
+    flags,
+    moves,
+    flips,
+    parity: hasContexts ? shadowing.port : null,
+    ledger: dual?.port ?? null,
+    audit: db ? createAuditStore(db) : null,
+    store: db ? createStoreView(db, () => config().flags.maxStale) : null,
+    breakers: breakerOf,
+    backlog: dualBacklog,
+    registry: metrics.registry,
+    adapterToken: environment('BANYAN_ADAPTER_TOKEN') ?? null,
+    now: () => Date.now(),
+    log,
+  };
+  const admin = createAdmin(adminDeps);
+  let recovering: NodeJS.Timeout | null = null;
+
+  const close = async (): Promise<void> => {
+    const limit = config().drain;
+    await Promise.all(listeners.map((one) => one.drain(limit)));
+    upgrader.stop();
+    if (recovering) clearInterval(recovering);
+    await flips?.stop();
+    await admin.stop();
+    lag.stop();
+    await shadowing.stop();
+    await dual?.stop();
+    await pins.stop();
+    await flags.stop();
+    await listener?.stop();
+    await live.retire(null);
+    await Promise.all([db?.destroy(), writeDb?.destroy()]);
+  };
+
+  return {
+    async start() {
+      if (home !== null && hasContexts)
+        await mkdir(home, { recursive: true }).catch((error) => log.warn({ err: error }, 'nothing can be kept beside the configuration'));
+      if (store !== null) {
+        try {
+          await migrate(store);
+        } catch (error) {
+          if (!(await flags.known()))
+            throw new AppError(
+              'store-unavailable',
+              `the store does not answer: ${error instanceof Error ? error.message : String(error)}`,
+              { cause: error },
+            );
+          log.error({ err: error }, 'the store does not answer: starting with the last known flags; ledgered commands get 503');
+        }
+      }
+      listener?.start();
+      await flags.start();
+      await pins.start().catch((error) => log.warn({ err: error }, 'pins of earlier commands could not be read'));
+      dual?.start();
+      lag.start();
+      if (flips)
+        recovering = setInterval(
+          () => void flips.recover().catch((error) => log.warn({ err: error }, 'flips could not be looked at')),
+          1000,
+        );
+      try {
+        const bound = await Promise.all(
+          listeners.map((one, i) => one.listen(options.config.listen[i]!.host, options.config.listen[i]!.port)),
+        );
+        const { url } = await admin.start();
+        metrics.configLoaded(++generation);
+        const { host } = options.config.listen[0]!;
+        return { gateway: urlOf(isLoopback(host) ? host : host, bound[0]!.port), admin: url };
+      } catch (error) {
+        await close();
+        throw error;
+      }
+    },
+    reload,
+    stop() {
+      stopping ??= close();
+      return stopping;
+    },
+  };
+};

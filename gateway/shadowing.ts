@@ -1,0 +1,112 @@
+import { createHmac } from 'node:crypto';
+import type { Upstream as Side } from '@banyan/contracts/vocabulary.ts';
+import type { Knex } from 'knex';
+import type { Logger } from 'pino';
+import type { ParityPort } from './admin/ports.ts';
+import type { Observation } from './core/parity/observation.ts';
+import type { LiveParts } from './live.ts';
+import { createMemoryEvidenceStore } from './parity/evidence.fake.ts';
+import { createEvidence, type Evidence } from './parity/evidence.ts';
+import { createEvidenceStore } from './parity/evidence-store.ts';
+import { createShadow, type Shadow } from './parity/shadow.ts';
+import type { ShadowCopy } from './parity/shadow-ask.ts';
+import type { ShadowOffer } from './ports.ts';
+import { Call } from './proxy/call.ts';
+import { collect } from './proxy/collect.ts';
+import { headerOf, pairsOf } from './proxy/headers.ts';
+import type { Metrics } from './telemetry/metrics.ts';
+
+export type ShadowingDeps = {
+  /** null = evidence stays in memory. */
+  readonly db: Knex | null;
+  readonly live: () => LiveParts;
+  readonly secret: string;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+};
+
+export type Shadowing = {
+  offer(offer: ShadowOffer): void;
+  /** Would a copy of this query be of use? Decides whether its answer is kept at all. */
+  wants(context: string, operation: 'query', method: string, target: string): boolean;
+  readonly evidence: Evidence;
+  readonly shadow: Shadow;
+  readonly port: ParityPort;
+  stop(): Promise<void>;
+};
+
+/** Joins the shadow path to the upstreams: copies leave on sockets of their own, and never share a client's. */
+export const createShadowing = (deps: ShadowingDeps): Shadowing => {
+  const { live, log, metrics } = deps;
+  const evidence = createEvidence({
+    store: deps.db ? createEvidenceStore(deps.db) : createMemoryEvidenceStore(),
+    redact: () => live().config.redact,
+    redactKey: createHmac('sha256', deps.secret).update('banyan.redact').digest(),
+    onStore: (failing, error) =>
+      failing
+        ? log.warn({ err: error }, 'parity evidence cannot be stored; it is counted as lost')
+        : log.info('parity evidence is stored again'),
+  });
+
+  const send = async (side: Side, context: string, copy: ShadowCopy): Promise<Observation> => {
+    const { shadowLegacy, shadowExtracted } = live();
+    const upstream = side === 'legacy' ? shadowLegacy : shadowExtracted.get(context);
+    if (!upstream) return { status: 0, headers: [], body: null, complete: false, why: 'unreachable' };
+    const call = new Call({
+      req: null,
+      res: null,
+      method: copy.method,
+      target: copy.target,
+      path: null,
+      query: '',
+      host: headerOf(copy.headers, 'host') ?? '',
+      headers: [...copy.headers],
+      chunked: false,
+      contentLength: null,
+      expectContinue: false,
+      clientAddress: '',
+      requestId: copy.requestId,
+    });
+    const answer = await upstream.forward(call, { signal: copy.signal });
+    const got = await collect(answer, copy.bodyLimitBytes);
+    return {
+      status: answer.status,
+      headers: pairsOf(answer.rawHeaders),
+      body: got.body,
+      complete: got.complete,
+      ...(got.complete ? {} : { why: 'truncated' }),
+      ...(got.body === null ? { digest: got.digest } : {}),
+    };
+  };
+
+  const shadow = createShadow({
+    settings: (context) => {
+      const settings = live().config.contexts[context];
+      return settings?.extracted ? { parity: settings.parity, shadow: settings.shadow } : undefined;
+    },
+    send,
+    evidence,
+    now: () => Date.now(),
+    random: Math.random,
+    onJudged: (pair) => metrics.parityCompared(pair.context, pair.verdict.kind),
+  });
+
+  return {
+    offer: shadow.offer,
+    wants: (context) => (live().config.contexts[context]?.parity.sample ?? 0) > 0,
+    evidence,
+    shadow,
+    port: {
+      parityReport: async (context) =>
+        live().contexts.has(context)
+          ? ((await evidence.parityReport(context, live().config.contexts[context]?.ramp.gate.parity)) as never)
+          : undefined,
+      pairs: (query) => evidence.pairs(query) as never,
+      pair: (id) => evidence.pair(id) as never,
+    },
+    async stop() {
+      await shadow.stop();
+      await evidence.stop();
+    },
+  };
+};
