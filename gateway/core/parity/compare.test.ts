@@ -75,11 +75,9 @@ describe('JSON bodies', () => {
     expect(differences(deep, `${deep} `)).toMatchObject([{ kind: 'unparsable' }]);
   });
 
-  it('walks arrays nested to the limit in good time even when every level differs', () => {
+  it('ends on arrays nested to the limit although every level differs (time doubled per level would never end)', () => {
     const chain = (leaf: string): string => `[${leaf},`.repeat(499) + leaf + ']'.repeat(499);
-    const started = performance.now();
     expect(compare(chain('1'), chain('2')).kind).toBe('mismatch');
-    expect(performance.now() - started).toBeLessThan(5_000);
   });
 });
 
