@@ -3,23 +3,22 @@ import { mkdir } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { AppError } from '@banyan/contracts/errors.ts';
-import knex, { type Knex } from 'knex';
+import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import { createAdmin } from './admin/admin.ts';
 import { createAuditStore } from './admin/audit-store.ts';
 import type { AdminDeps } from './admin/ports.ts';
 import { createStoreView } from './admin/store-view.ts';
 import { type Config, environment, formatFault, isLoopback, loadConfig } from './config.ts';
-import { type DualWriting, startDualWriting } from './dual-writing.ts';
+import type { DualWriting } from './dual-writing.ts';
 import { seedsOf } from './flags/flag-store.ts';
 import { createFlags } from './flags/flags.ts';
 import { createFlips } from './flags/flips.ts';
-import { createListener } from './flags/listener.ts';
+import type { Listener } from './flags/listener.ts';
 import { createMoves } from './flags/moves.ts';
 import { createPins } from './flags/pins.ts';
 import { createLagWatch } from './lag-watch.ts';
 import { compileLive, cutoverObstacles, isLedgered, refuseNarrowing } from './live.ts';
-import { migrate } from './migrations/migrate.ts';
 import { createPipeline } from './pipeline.ts';
 import { createListener as createHttpListener, type Listener as HttpListener } from './proxy/listener.ts';
 import { createUpgrader } from './proxy/upgrade.ts';
@@ -50,24 +49,39 @@ const monotonic = (): number => performance.now();
 
 const urlOf = (host: string, port: number): string => `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
 
-const connect = (config: Config, max: number, name: string): Knex | null =>
-  config.store === null
-    ? null
-    : knex({
-        client: 'pg',
-        connection: {
-          connectionString: config.store,
-          application_name: name,
-          connectionTimeoutMillis: 3000,
-          statement_timeout: 30_000,
-          keepAlive: true,
-        },
-        pool: { min: 0, max },
-        acquireConnectionTimeout: 5000,
-      });
+type Store = { readonly db: Knex; readonly writeDb: Knex; readonly listener: Listener; readonly migrate: () => Promise<void> };
+
+/** Loaded only where there is a store: a plain proxy must be ready in a blink, and neither SQL nor the AWS SDK is light. */
+const openStore = async (url: string, log: Logger): Promise<Store> => {
+  const [{ default: knex }, { createListener }, { migrate }] = await Promise.all([
+    import('knex'),
+    import('./flags/listener.ts'),
+    import('./migrations/migrate.ts'),
+  ]);
+  const pool = (name: string, max: number): Knex =>
+    knex({
+      client: 'pg',
+      connection: {
+        connectionString: url,
+        application_name: name,
+        connectionTimeoutMillis: 3000,
+        statement_timeout: 30_000,
+        keepAlive: true,
+      },
+      pool: { min: 0, max },
+      acquireConnectionTimeout: 5000,
+    });
+  // commands share transactions, so a few connections carry them; the rest is control, relay and evidence
+  return {
+    db: pool('banyan-gateway', 10),
+    writeDb: pool('banyan-ledger', 6),
+    listener: createListener({ databaseUrl: url, log }),
+    migrate: () => migrate(url),
+  };
+};
 
 /** Builds the object graph of one gateway process. Nothing listens or connects before `start`. */
-export const createGateway = (options: GatewayOptions): Gateway => {
+export const createGateway = async (options: GatewayOptions): Promise<Gateway> => {
   const { log } = options;
   let live = compileLive(options.config, null);
   const config = (): Config => live.config;
@@ -78,10 +92,9 @@ export const createGateway = (options: GatewayOptions): Gateway => {
   const seeds = seedsOf(Object.entries(options.config.contexts).map(([name, context]) => ({ name, ...context })));
   const hasContexts = seeds.length > 0;
 
-  // commands share transactions, so a few connections carry them; the rest is control and evidence
-  const db = connect(options.config, 8, 'banyan-gateway');
-  const writeDb = connect(options.config, 6, 'banyan-ledger');
-  const listener = store === null ? null : createListener({ databaseUrl: store, log });
+  const opened = store === null ? null : await openStore(store, log);
+  const db = opened?.db ?? null;
+  const listener = opened?.listener ?? null;
   const secret = sealKey({
     configured: options.config.seal.key,
     home,
@@ -120,7 +133,10 @@ export const createGateway = (options: GatewayOptions): Gateway => {
         .catch((error) => log.warn({ err: error }, 'the parity window could not be started anew'));
   });
 
-  if (db && writeDb) dual = startDualWriting({ db, writeDb, live: () => live, memberId, secret, pins, metrics, log });
+  if (opened) {
+    const { startDualWriting } = await import('./dual-writing.ts');
+    dual = startDualWriting({ ...opened, live: () => live, memberId, secret, pins, metrics, log });
+  }
   const lag = createLagWatch({
     live: () => live,
     flags,
@@ -255,16 +271,16 @@ export const createGateway = (options: GatewayOptions): Gateway => {
     await flags.stop();
     await listener?.stop();
     await live.retire(null);
-    await Promise.all([db?.destroy(), writeDb?.destroy()]);
+    await Promise.all([opened?.db.destroy(), opened?.writeDb.destroy()]);
   };
 
   return {
     async start() {
       if (home !== null && hasContexts)
         await mkdir(home, { recursive: true }).catch((error) => log.warn({ err: error }, 'nothing can be kept beside the configuration'));
-      if (store !== null) {
+      if (opened) {
         try {
-          await migrate(store);
+          await opened.migrate();
         } catch (error) {
           if (!(await flags.known()))
             throw new AppError(

@@ -65,7 +65,7 @@ export const runGateway = async (options: RunOptions): Promise<void> => {
   let gateway: Gateway;
   let urls: { gateway: string; admin: string };
   try {
-    gateway = createGateway({ config, configFile, ...(options.overrides ? { overrides: options.overrides } : {}), version, log });
+    gateway = await createGateway({ config, configFile, ...(options.overrides ? { overrides: options.overrides } : {}), version, log });
     urls = await gateway.start();
   } catch (error) {
     process.stderr.write(`banyan: ${reasonOf(error, config)}\n`);

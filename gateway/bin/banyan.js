@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The bin is plain JavaScript because an older Node cannot strip types: it finds the Node that the package pins and hands over.
 import { spawn } from 'node:child_process';
-import { createRequire } from 'node:module';
+import * as module from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -9,11 +9,13 @@ const main = join(dirname(fileURLToPath(import.meta.url)), '..', 'cli', 'main.ts
 const major = Number(process.versions.node.split('.')[0]);
 
 if (major >= 24) {
+  // compiled code is kept between runs: the same start in about half the time
+  module.enableCompileCache?.();
   await import(main);
 } else {
   let node;
   try {
-    node = join(dirname(createRequire(import.meta.url).resolve('node/package.json')), 'bin', 'node');
+    node = join(dirname(module.createRequire(import.meta.url).resolve('node/package.json')), 'bin', 'node');
   } catch {
     process.stderr.write(`banyan: needs Node 24 or newer, this is ${process.version}\n`);
     process.exit(2);
