@@ -2,7 +2,8 @@ import type { Envelope } from '@banyan/contracts/envelope.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Knex } from 'knex';
 import { loadAggregates, quoted, type Shapes, tableSql } from '../legacy-rows.ts';
-import type { Aggregate, LegacyRow, LegacyValue, LegacyWrite, Translation } from '../ports.ts';
+import type { Aggregate, LegacyRow, LegacyTable, LegacyValue, LegacyWrite, Translation } from '../ports.ts';
+import { tablesOf } from '../ports.ts';
 
 export type ApplyDeps = {
   readonly legacy: Knex;
@@ -24,10 +25,10 @@ const whereKey = (key: LegacyRow): string =>
     .join(' and ');
 const values = (row: LegacyRow): Knex.Value[] => pairs(row).map(([, value]) => value as Knex.Value);
 
-const write = async (trx: Knex, shapes: Shapes, change: LegacyWrite): Promise<void> => {
-  const shape = shapes.get(change.table) ?? [...shapes.values()].find(({ table }) => table.name === change.table);
-  if (!shape) throw new AppError('internal', `the translation writes ${change.table}, which is none of its tables`);
-  const table = tableSql(shape.table);
+const write = async (trx: Knex, tables: readonly LegacyTable[], change: LegacyWrite): Promise<void> => {
+  const found = tables.find(({ name }) => name === change.table);
+  if (!found) throw new AppError('internal', `the translation writes ${change.table}, which is none of its tables`);
+  const table = tableSql(found);
   const named = `${change.table} ${pairs(change.key)
     .map(([column, value]) => `${column}=${String(value)}`)
     .join(', ')}`;
@@ -84,6 +85,8 @@ export const applyFact = ({ legacy, translation, aggregates, shapes }: ApplyDeps
     );
     if (rowCount === 0) return 'skipped';
     const current = (await loadAggregates(trx, shapes, aggregate, [fact.subject], true)).get(fact.subject)!;
-    for (const change of translation.writes(context, fact, current)) await write(trx, shapes, change);
+    // An order books stock even where the context of the stock is not configured.
+    const tables = translation.aggregates.flatMap(tablesOf);
+    for (const change of translation.writes(context, fact, current)) await write(trx, tables, change);
     return 'applied';
   });
