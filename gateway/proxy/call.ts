@@ -127,14 +127,16 @@ export class Call {
   #continued = false;
 }
 
-const calls = new WeakMap<ServerResponse, Call>();
+/** On the response itself: a WeakMap with an entry for every request makes each collection walk it. */
+const CALL = Symbol('call');
+type Prepared = ServerResponse & { [CALL]?: Call };
 
 /** The call that this response belongs to, if it was prepared. */
-export const callOf = (res: ServerResponse): Call | undefined => calls.get(res);
+export const callOf = (res: ServerResponse): Call | undefined => (res as Prepared)[CALL];
 
 /** Shared by all responses: a closure per request costs more than the look-up. */
 function onResponseClosed(this: ServerResponse): void {
-  if (!this.writableFinished) calls.get(this)?.leave();
+  if (!this.writableFinished) callOf(this)?.leave();
 }
 
 const refuse = (why: string): never => {
@@ -253,7 +255,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
     requestId,
   });
   if (res !== null) {
-    calls.set(res, call);
+    (res as Prepared)[CALL] = call;
     res.on('close', onResponseClosed);
     if (res.destroyed) call.leave();
   }
