@@ -108,34 +108,19 @@ export const createReader = (deps: ReaderDeps): Reader => {
     return { subject, told, error: null, free };
   };
 
-  /** Tells all plans, one observation of each subject per store transaction, and answers the ids of the changes that are settled. */
+  /** Tells all plans and answers the ids of the changes that are settled. */
   const tell = async (plans: readonly Plan[]): Promise<bigint[]> => {
-    const settled: bigint[] = [];
-    let active = plans.map((p) => ({ ...p, next: 0 }));
-    while (active.length > 0) {
-      const speaking = active.filter((p) => p.next < p.told.length);
-      for (const { subject, error, free } of active.filter((p) => p.next >= p.told.length)) {
-        settled.push(...free);
-        if (error !== null) hold(subject, error);
-        else held.delete(nameOf(subject));
-      }
-      if (speaking.length === 0) break;
-      const outcomes = await observe(
-        store,
-        speaking.map((p) => p.told[p.next]!.observation),
-      );
-      active = [];
-      speaking.forEach((p, index) => {
-        const outcome = outcomes[index]!;
-        if (outcome === 'wait') hold(p.subject, null);
-        else if (typeof outcome === 'object') hold(p.subject, outcome.error);
-        else {
-          settled.push(...p.told[p.next]!.settles);
-          active.push({ ...p, next: p.next + 1 });
-        }
-      });
-    }
-    return settled;
+    const progress = await observe(
+      store,
+      plans.map(({ told }) => told.map(({ observation }) => observation)),
+    );
+    return plans.flatMap(({ subject, told, error, free }, index) => {
+      const { told: count, stopped } = progress[index]!;
+      if (stopped !== null) hold(subject, stopped === 'wait' ? null : stopped.error);
+      else if (error !== null) hold(subject, error);
+      else held.delete(nameOf(subject));
+      return [...told.slice(0, count).flatMap(({ settles }) => settles), ...(stopped === null ? free : [])];
+    });
   };
 
   const readAndTell = (installed: Installed): Promise<'standby' | 'replaced' | 'idle' | 'more'> =>

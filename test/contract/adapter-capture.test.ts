@@ -218,6 +218,18 @@ describe('capture by triggers', () => {
     expect(watermark).toMatchObject({ status: 504, body: { code: 'upstream-timeout', held: 1 } });
   });
 
+  it('tells the others when the store refuses one', async () => {
+    await rig.store('banyan.context').where({ name: 'inventory' }).delete();
+    const adapter = await rig.start({ order: 'capture', inventory: 'capture' });
+    const order = await rig.place([[1, 1]]);
+    await until(async () => (await types('order', order.id)).length === 1, { describe: 'the order to be told' });
+    await until(async () => (await captureState(adapter)).held === 8, { describe: 'all products to be held' });
+    expect((await captureState(adapter)).heldSubjects[0]).toMatchObject({
+      context: 'inventory',
+      error: expect.stringContaining('context inventory is not known'),
+    });
+  });
+
   it('installs twice without harm, removes without a trace, and begins anew', async () => {
     expect(await traces()).toBe(0);
     const adapter = await rig.start({ order: 'capture', inventory: 'capture' }, { install: false });
