@@ -6,6 +6,8 @@ import { BREAKER_STATES, DIFFERENCE_KINDS, LEDGER_STATES, STAGES, UPSTREAMS, VER
  * Shares are percentages here (`12.5`), while flags hold basis points (`1250`).
  */
 
+type DeepReadonly<T> = T extends readonly unknown[] | object ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> } : T;
+
 const when = z.iso.datetime();
 const uuid = z.uuid({ error: 'an id such as 0199f0a4-7a70-7c3e-9d55-2f1e6a3b5c7d' });
 const count = z.number().int().min(0);
@@ -77,29 +79,35 @@ export const contextSchema = z.strictObject({
 export type ContextView = z.output<typeof contextSchema>;
 
 const rate = z.number().min(0).max(1);
-const tallies = {
+const figures = {
+  requests: count,
+  /** match + noise + mismatch. */
   compared: count,
   match: count,
   noise: count,
   mismatch: count,
   incomparable: count,
-};
-/** Window = since the last change of stage. `rate` and `wilson` are null before the first comparison. */
-export const paritySchema = z.strictObject({
-  since: when,
-  requests: count,
-  ...tallies,
   dropped: count,
   skipped: count,
-  /** (match + noise) / compared. */
+  /** (match + noise) / compared; null while nothing was compared. */
   rate: rate.nullable(),
+};
+const tally = z.record(z.string(), count);
+/** Window = since the last change of stage. `since` is null when nothing was ever seen. */
+export const paritySchema = z.strictObject({
+  since: when.nullable(),
+  ...figures,
   /** 95 % interval of the rate; display only. */
-  wilson: z.tuple([rate, rate]).nullable(),
+  wilson: z.tuple([rate, rate]),
   sprt: z.strictObject({ state: oneOf(['promote', 'rollback', 'continue']), llr: z.number() }),
-  byRoute: z.array(z.looseObject({ route: z.string(), ...tallies })),
-  byField: z.array(z.looseObject({ path: z.string(), count })),
+  /** `reasons` such as `{"incomparable:lagging": 3}`, `answers` of the primary such as `{"2xx": 10}`. */
+  byRoute: z.array(z.strictObject({ route: z.string(), ...figures, reasons: tally, answers: tally })),
+  /** Most frequent first, at most 200. `rule` = what excused it. */
+  byField: z.array(
+    z.strictObject({ route: z.string(), field: z.string(), kind: oneOf(DIFFERENCE_KINDS), rule: z.string().nullable(), count }),
+  ),
 });
-export type ParityView = z.output<typeof paritySchema>;
+export type ParityView = DeepReadonly<z.output<typeof paritySchema>>;
 
 const differenceSchema = z.looseObject({
   path: z.string(),
@@ -107,23 +115,46 @@ const differenceSchema = z.looseObject({
   legacy: z.unknown().optional(),
   extracted: z.unknown().optional(),
 });
-export const pairSchema = z.looseObject({
+export const pairSchema = z.strictObject({
   id: z.string(),
   context: z.string(),
-  requestId: z.string().nullable(),
   route: z.string(),
-  method: z.string(),
+  requestId: z.string(),
+  at: when,
   verdict: oneOf(VERDICTS),
   why: z.string().nullable(),
-  at: when,
+  /** Did a mismatch reproduce when both sides were asked again? */
+  confirmed: z.boolean(),
+  primary: oneOf(UPSTREAMS),
+  /** What it is an example of. */
+  field: z.string(),
+  method: z.string(),
+  target: z.string(),
 });
-export const pairDetailSchema = pairSchema.extend({ differences: z.array(differenceSchema), noise: z.array(differenceSchema) });
-export type PairView = z.output<typeof pairSchema>;
-export type PairDetailView = z.output<typeof pairDetailSchema>;
+const headers = z.array(z.tuple([z.string(), z.string()]));
+const storedAnswer = z.strictObject({
+  status: z.number().int(),
+  headers,
+  body: z.string().nullable(),
+  bytes: count.nullable(),
+  complete: z.boolean(),
+  truncated: z.boolean(),
+});
+/** A pair in full, redacted. */
+export const pairDetailSchema = pairSchema.extend({
+  headers,
+  legacy: storedAnswer,
+  extracted: storedAnswer,
+  differences: z.array(differenceSchema),
+  noise: z.array(differenceSchema.extend({ rule: z.string() })),
+});
+export type PairView = DeepReadonly<z.output<typeof pairSchema>>;
+export type PairDetailView = DeepReadonly<z.output<typeof pairDetailSchema>>;
 
-export const ledgerEntrySchema = z.looseObject({
+export const ledgerEntrySchema = z.strictObject({
   id: z.string(),
   context: z.string(),
+  route: z.string(),
   aggregate: z.string().nullable(),
   idempotencyKey: z.string().nullable(),
   state: oneOf(LEDGER_STATES),
@@ -132,13 +163,13 @@ export const ledgerEntrySchema = z.looseObject({
   epoch: count,
   createdAt: when,
   updatedAt: when,
-  response: z.looseObject({ status: z.number().int() }).optional(),
+  response: z.strictObject({ status: z.number().int() }).optional(),
   event: z
-    .looseObject({ id: z.string(), type: z.string(), shard: z.string().nullable(), sequenceNumber: z.string().nullable() })
+    .strictObject({ id: z.string(), type: z.string(), shard: z.string().nullable(), sequenceNumber: z.string().nullable() })
     .optional(),
   error: z.string().optional(),
 });
-export type LedgerEntryView = z.output<typeof ledgerEntrySchema>;
+export type LedgerEntryView = DeepReadonly<z.output<typeof ledgerEntrySchema>>;
 
 /** What a person says of a parked write. */
 export const RESOLUTIONS = ['applied', 'not-applied', 'no-event'] as const;
@@ -224,9 +255,12 @@ export const killSchema = z.strictObject({ reason: reasonSchema, now: yesNo.opti
 export const reasonedSchema = z.strictObject({ reason: reasonSchema });
 export const resolveSchema = z.strictObject({ as: oneOf(RESOLUTIONS), reason: reasonSchema });
 
-const LIMIT = 'a whole number from 1 to 500';
+const limit = (most: number) => {
+  const error = `a whole number from 1 to ${most}`;
+  return z.coerce.number({ error }).int({ error }).min(1, { error }).max(most, { error }).default(50);
+};
 const window = {
-  limit: z.coerce.number({ error: LIMIT }).int({ error: LIMIT }).min(1, { error: LIMIT }).max(500, { error: LIMIT }).default(50),
+  limit: limit(500),
   cursor: z.string({ error: 'the `next` of the page before' }).min(1).max(256).optional(),
 };
 const name = z.string({ error: 'one name' }).min(1).max(256);
@@ -235,6 +269,7 @@ export const pairsQuerySchema = z.strictObject({
   verdict: oneOf(VERDICTS).optional(),
   requestId: name.optional(),
   ...window,
+  limit: limit(200),
 });
 export type PairsQuery = z.output<typeof pairsQuerySchema>;
 export const ledgerQuerySchema = z.strictObject({ context: name.optional(), state: oneOf(LEDGER_STATES).optional(), ...window });

@@ -80,7 +80,7 @@ export type ParityPort = {
 
 export type LedgerPort = {
   list(query: LedgerQuery): Promise<Page<LedgerEntryView>>;
-  get(id: string): Promise<LedgerEntryView | undefined>;
+  get(id: string): Promise<LedgerEntryView | null | undefined>;
   /** Settles a parked entry. @throws AppError `not-found`, or `illegal-move` when it is not parked */
   resolve(id: string, as: Resolution, reason: string, actor: string): Promise<LedgerEntryView>;
 };
