@@ -39,7 +39,7 @@ export const backoffMs = (attempt: number, random: () => number = Math.random): 
 
 /** Sleeps; a stop ends the sleep early and quietly. */
 export const sleep = async (ms: number, signal: AbortSignal): Promise<void> => {
-  await pause(ms, undefined, { signal }).catch(() => undefined);
+  await pause(Math.max(ms, 0), undefined, { signal }).catch(() => undefined);
 };
 
 /** First line of an error for logs and for the `error` columns; at most 500 characters. Some drivers put several errors into one without a message. */
