@@ -51,7 +51,7 @@ export type LedgerSettle = {
   readonly fence: string;
   readonly from_state: LedgerState;
   readonly event: LedgerEvent;
-  readonly by: 'answer' | 'not-sent' | 'absent' | 'resolve' | 'person' | null;
+  readonly settled_by: 'answer' | 'not-sent' | 'absent' | 'resolve' | 'person' | null;
   readonly facts?: readonly BuiltEvent[] | null;
   readonly park?: string | null;
   readonly error?: string | null;
@@ -138,10 +138,11 @@ export const recoverRows = async (db: Knex, deadMs: number, limit: number): Prom
 export const claimUnknown = async (db: Knex, owner: string, leaseMs: number, limit: number): Promise<LedgerRow[]> =>
   rowsOf(
     await db.raw(
-      `update banyan.ledger l set fence = l.fence + 1, attempts = l.attempts + 1, owner = ?, next_at = clock_timestamp() + ? * interval '1 ms'
-       from (select id from banyan.ledger where state = 'unknown' and next_at <= clock_timestamp() order by next_at limit ? for update skip locked) due
-       where l.id = due.id returning l.*`,
-      [owner, leaseMs, limit],
+      `with due as materialized (
+         select id from banyan.ledger where state = 'unknown' and next_at <= clock_timestamp() order by next_at limit ? for update skip locked)
+       update banyan.ledger l set fence = l.fence + 1, attempts = l.attempts + 1, owner = ?, next_at = clock_timestamp() + ? * interval '1 ms'
+       from due where l.id = due.id returning l.*`,
+      [limit, owner, leaseMs],
     ),
   );
 

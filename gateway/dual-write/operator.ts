@@ -136,7 +136,16 @@ export const createOperator = (deps: OperatorDeps): LedgerOperator => {
         );
       const resolution = { as, reason, actor, at: new Date().toISOString() };
       const [settled] = await settleRows(db, [
-        { id, fence: row.fence, from_state: 'parked', event: `as-${as}`, by: 'person', facts: due.facts, error: row.error, resolution },
+        {
+          id,
+          fence: row.fence,
+          from_state: 'parked',
+          event: `as-${as}`,
+          settled_by: 'person',
+          facts: due.facts,
+          error: row.error,
+          resolution,
+        },
       ]);
       if (!settled?.moved) throw new AppError('conflict', `ledger entry ${id} changed meanwhile`);
       deps.wakeRelay();

@@ -65,7 +65,7 @@ export const createReconciler = (deps: ReconcilerDeps): ((row: LedgerRow) => Pro
   };
   const park = (row: LedgerRow, why: string) => {
     log.error({ id: row.id, context: row.context, error: why }, 'a command waits for a person: nobody knows whether it was applied');
-    return settle(row, { event: 'exhausted', by: null, error: why });
+    return settle(row, { event: 'exhausted', settled_by: null, error: why });
   };
 
   const later = async (row: LedgerRow, why: string): Promise<void> => {
@@ -94,7 +94,7 @@ export const createReconciler = (deps: ReconcilerDeps): ((row: LedgerRow) => Pro
     const kept = body !== null && row.scope !== '';
     await settle(row, {
       event: 'found',
-      by: 'resolve',
+      settled_by: 'resolve',
       facts: due.facts,
       park: due.park,
       status: kept ? response.status : null,
@@ -118,7 +118,7 @@ export const createReconciler = (deps: ReconcilerDeps): ((row: LedgerRow) => Pro
     if (finding.kind === 'unclear') return later(row, finding.why);
     // it may still be on its way: "not there" counts only after a while
     if (Date.now() > row.settle_after.getTime())
-      return settle(row, { event: 'absent', by: 'absent', error: 'the upstream does not have it' });
+      return settle(row, { event: 'absent', settled_by: 'absent', error: 'the upstream does not have it' });
     await later(row, 'not there yet');
   };
 

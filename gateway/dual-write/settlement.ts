@@ -29,12 +29,13 @@ export const settlement = (input: {
 }): LedgerSettle => {
   const { id, fence, command, request, outcome, seal } = input;
   const row = { id, fence, from_state: 'sent' as const };
-  if (outcome.kind === 'not-sent') return { ...row, event: 'not-sent', by: 'not-sent', error: outcome.why.slice(0, 500) };
-  if (outcome.kind === 'lost') return { ...row, event: 'lost', by: null, error: outcome.why.slice(0, 500) };
+  if (outcome.kind === 'not-sent') return { ...row, event: 'not-sent', settled_by: 'not-sent', error: outcome.why.slice(0, 500) };
+  if (outcome.kind === 'lost') return { ...row, event: 'lost', settled_by: null, error: outcome.why.slice(0, 500) };
   const { response } = outcome;
   if (refusedBeforeEffect(command, response))
-    return { ...row, event: 'not-sent', by: 'not-sent', error: 'the service does not own the context' };
-  if (response.status >= 500 || response.status < 200) return { ...row, event: 'lost', by: null, error: `answered ${response.status}` };
+    return { ...row, event: 'not-sent', settled_by: 'not-sent', error: 'the service does not own the context' };
+  if (response.status >= 500 || response.status < 200)
+    return { ...row, event: 'lost', settled_by: null, error: `answered ${response.status}` };
   const ok = response.status < 400;
   const due = ok ? dueAfter(command.writes, command.upstream, request, response) : { facts: null, park: null };
   // an answer that may never be replayed is kept only where a person will need it
@@ -42,7 +43,7 @@ export const settlement = (input: {
   return {
     ...row,
     event: ok ? 'ok' : 'refused',
-    by: 'answer',
+    settled_by: 'answer',
     facts: due.facts,
     park: due.park,
     status: response.status,

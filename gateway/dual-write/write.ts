@@ -164,7 +164,7 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
         fence: begun.fence,
         from_state: 'intent',
         event: 'not-sent',
-        by: 'not-sent',
+        settled_by: 'not-sent',
         error: 'the freeze outlasted the deadline',
       });
       throw new AppError('context-frozen', `the writes of ${context} are being handed over`, { retryable: true, retryAfterSeconds: 1 });

@@ -299,7 +299,7 @@ declare
   v_state text;
 begin
   for v_in in select * from jsonb_to_recordset(p_rows) as x(
-      id uuid, fence bigint, from_state text, event text, by text, facts jsonb, park text, error text, status integer, sealed_response text, resolution jsonb, pin jsonb)
+      id uuid, fence bigint, from_state text, event text, settled_by text, facts jsonb, park text, error text, status integer, sealed_response text, resolution jsonb, pin jsonb)
       order by x.id loop
     select * into v_row from banyan.ledger l where l.id = v_in.id for update;
     if not found or v_row.state <> v_in.from_state or v_row.fence <> v_in.fence then
@@ -307,10 +307,10 @@ begin
       continue;
     end if;
     v_state := banyan.ledger_move(v_row.state, v_in.event);
-    update banyan.ledger l set state = v_state, settled_by = coalesce(v_in.by, l.settled_by), error = v_in.error, next_at = clock_timestamp(),
+    update banyan.ledger l set state = v_state, settled_by = coalesce(v_in.settled_by, l.settled_by), error = v_in.error, next_at = clock_timestamp(),
         response_status = coalesce(v_in.status, l.response_status), sealed_response = coalesce(decode(v_in.sealed_response, 'base64'), l.sealed_response),
         -- a row that holds no answer may be sent again
-        sealed_request = case when v_state = 'done' or v_state = 'rejected' and v_in.by = 'answer' then null else l.sealed_request end,
+        sealed_request = case when v_state = 'done' or v_state = 'rejected' and v_in.settled_by = 'answer' then null else l.sealed_request end,
         aggregate = coalesce(l.aggregate, case when v_state = 'applied' then v_in.facts -> 0 ->> 'subject' end),
         resolution = coalesce(v_in.resolution, l.resolution), updated_at = clock_timestamp()
       where l.id = v_in.id;
@@ -362,6 +362,12 @@ create table banyan.change_seen (
 alter table banyan.fact_key add column change_id text;
 create index change_seen_age on banyan.change_seen (first_at);
 
+-- the relays that live: lanes are shared among them
+create table banyan.relay (
+  member uuid primary key,
+  at     timestamptz not null default clock_timestamp()
+);
+
 /* One row: what the relay says of the backlog. Capture waits while it is set (and the relay alive): its own log keeps what is to come. */
 create table banyan.pressure (
   id             boolean primary key default true check (id),
@@ -395,7 +401,7 @@ begin
     select s.first_at, s.settled into v_since, v_settled from banyan.change_seen s where s.context = p_context and s.change_id = p_change_id for update;
     if v_settled then return 'skipped'; end if;
   end if;
-  if exists (select 1 from banyan.pressure p where p.capture_paused and p.at > clock_timestamp() - interval '10 s') then return 'wait'; end if;
+  if exists (select 1 from banyan.pressure p where p.capture_paused and p.at > clock_timestamp() - interval '60 s') then return 'wait'; end if;
 
   -- looked at before any match: a row that is terminal now is seen by every later statement with all that its commit wrote
   v_open := exists (select 1 from banyan.ledger l where l.context = p_context and l.upstream = 'legacy' and l.state in ('sent', 'unknown') and l.created_at <= v_since);

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import knex, { type Knex } from 'knex';
-import { MOVES, movesAsRows } from '../../gateway/core/ledger-moves.ts';
+import { movesAsRows } from '../../gateway/core/ledger-moves.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 
 let store: FreshDatabase;

@@ -1,0 +1,245 @@
+import type { Knex } from 'knex';
+import { createLanes } from './lanes.ts';
+import { createLoop } from './loop.ts';
+import { type OutboxRow, type Packed, pack } from './pack.ts';
+import type { EventStream } from './stream.ts';
+import type { Log } from './write.ts';
+
+export type RelayDeps = {
+  /** A pool of its own, two connections: a busy data plane must not keep facts back, nor the other way round. */
+  readonly db: Knex;
+  readonly memberId: string;
+  readonly stream: EventStream;
+  readonly log: Log;
+  /** Several facts in one record. Default true. */
+  readonly aggregate?: boolean;
+  /** `backlog.maxBytes`. */
+  readonly maxBacklogBytes: number;
+  /** Rows read per lane and round; default 500. */
+  readonly rowsPerLane?: number;
+  readonly leaseMs?: number;
+};
+
+/** What waits in the outbox, as last counted. */
+export type Backlog = { readonly rows: number; readonly bytes: number; readonly oldestAgeMs: number };
+
+/** Since the start of this process. `failed` counts records, the others successes. */
+export type RelayStats = {
+  readonly records: number;
+  readonly facts: number;
+  readonly bytes: number;
+  readonly failed: number;
+  readonly lanes: number;
+};
+
+export type Relay = {
+  readonly start: () => void;
+  /** Finishes the batch under way, gives its lanes back, closes the stream. */
+  readonly stop: () => Promise<void>;
+  /** New facts are there. */
+  readonly wake: () => void;
+  readonly backlog: () => Backlog;
+  /** At 95 % of `maxBacklogBytes`: ledgered commands are refused. */
+  readonly backlogFull: () => boolean;
+  readonly oldestUnpublishedAgeMs: (context: string) => Promise<number>;
+  readonly stats: () => RelayStats;
+  /** null, or what keeps facts from the stream, in one line. */
+  readonly trouble: () => string | null;
+};
+
+const BUSY_MS = 20;
+const REST_MS = 100;
+const MAX_BACKOFF_MS = 2_000;
+/** Capture waits from here on; its own log keeps what comes. */
+const PAUSE_CAPTURE = 0.8;
+const REFUSE_COMMANDS = 0.95;
+
+/** Full jitter (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). */
+const backoff = (failures: number): number => Math.random() * Math.min(MAX_BACKOFF_MS, 50 * 2 ** Math.min(failures, 10));
+
+/** Moves outbox rows to the stream, in order per subject, at least once. */
+export const createRelay = (deps: RelayDeps): Relay => {
+  const { db, stream, log, memberId } = deps;
+  const lanes = createLanes({ db, memberId, ...(deps.leaseMs === undefined ? {} : { ttlMs: deps.leaseMs }) });
+  const held = new Map<number, { failures: number; until: number }>();
+  const totals = { records: 0, facts: 0, bytes: 0, failed: 0 };
+  let backlog: Backlog = { rows: 0, bytes: 0, oldestAgeMs: 0 };
+  let trouble: string | null = null;
+  let failures = 0;
+  let idle = 0;
+  let capturePaused = false;
+
+  const report = (what: string | null, level: 'warn' | 'error' = 'warn') => {
+    if (what !== null && what !== trouble) log[level]({ error: what }, 'facts do not reach the stream');
+    trouble = what;
+  };
+
+  const read = async (of: readonly number[]): Promise<OutboxRow[]> => {
+    const answer = await db.raw(
+      `select o.* from unnest(?::smallint[]) as l(lane) cross join lateral (
+         select position, lane, source, subject, epoch, sequence, envelope from banyan.outbox
+         where lane = l.lane and published_at is null order by position limit ?) o`,
+      [[...of], deps.rowsPerLane ?? 500],
+    );
+    return (answer as { rows: OutboxRow[] }).rows;
+  };
+
+  const mark = async (
+    tokens: ReadonlyMap<number, string>,
+    sent: readonly { packed: Packed; shardId: string; sequenceNumber: string }[],
+  ): Promise<void> => {
+    const rows = sent.flatMap(({ packed, shardId, sequenceNumber }) => packed.rows.map((row) => ({ row, shardId, sequenceNumber })));
+    const bindings = [
+      memberId,
+      [...tokens.keys()],
+      [...tokens.values()],
+      rows.map(({ row }) => row.position),
+      rows.map(({ row }) => row.lane),
+      rows.map(({ shardId }) => shardId),
+      rows.map(({ sequenceNumber }) => sequenceNumber),
+    ];
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        await db.raw(
+          'select count(*) from banyan.relay_mark(?, ?::smallint[], ?::bigint[], ?::bigint[], ?::smallint[], ?::text[], ?::text[])',
+          bindings as unknown as string[],
+        );
+        return;
+      } catch (error) {
+        // unmarked rows are sent again: duplicates, which readers drop; worth a few tries
+        if (attempt === 3) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 20 * 2 ** attempt));
+      }
+    }
+  };
+
+  const send = async (tokens: ReadonlyMap<number, string>, packed: readonly Packed[]): Promise<void> => {
+    const results = await stream.put(packed.map((one) => one.record));
+    const sent: { packed: Packed; shardId: string; sequenceNumber: string }[] = [];
+    let refusal: string | null = null;
+    for (const [index, one] of packed.entries()) {
+      const result = results[index]!;
+      if (result.ok) {
+        sent.push({ packed: one, shardId: result.shardId, sequenceNumber: result.sequenceNumber });
+        held.delete(one.lane);
+        totals.records += 1;
+        totals.facts += one.rows.length;
+        totals.bytes += one.record.data.length;
+      } else {
+        totals.failed += 1;
+        if (!result.throttled) refusal = `the stream refused a record: ${result.code}`;
+      }
+    }
+    // after the loop: one failed record slows its whole lane
+    for (const [index, one] of packed.entries()) {
+      if (results[index]!.ok) continue;
+      const before = held.get(one.lane)?.failures ?? 0;
+      held.set(one.lane, { failures: before + 1, until: Date.now() + backoff(before + 1) });
+    }
+    if (sent.length > 0) await mark(tokens, sent);
+    report(refusal);
+  };
+
+  const round = async (): Promise<number> => {
+    try {
+      const now = Date.now();
+      const tokens = new Map([...lanes.held()].filter(([lane]) => (held.get(lane)?.until ?? 0) <= now));
+      if (tokens.size === 0) return BUSY_MS;
+      const rows = await read([...tokens.keys()]);
+      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true);
+      if (gaps.length > 0)
+        log.error({ subject: gaps[0]!.subject, sequence: gaps[0]!.sequence }, 'a fact is missing in the outbox; its subject waits');
+      if (oversize.length > 0)
+        log.error({ subject: oversize[0]!.subject, sequence: oversize[0]!.sequence }, 'a fact is larger than 1 MiB; its subject waits');
+      if (packed.length === 0) {
+        idle += 1;
+        return gaps.length + oversize.length > 0 ? 1_000 : idle < 10 ? BUSY_MS : REST_MS;
+      }
+      idle = 0;
+      lanes.busy(new Set(packed.map((one) => one.lane)));
+      await send(tokens, packed);
+      failures = 0;
+      // rows that found no place in this request are due at once
+      return packed.reduce((sum, one) => sum + one.rows.length, 0) < rows.length ? 0 : BUSY_MS;
+    } catch (error) {
+      failures += 1;
+      const name = error instanceof Error ? error.name : '';
+      report(
+        name === 'ResourceNotFoundException' ? await stream.check() : `${name}: ${error instanceof Error ? error.message : String(error)}`,
+      );
+      return backoff(failures);
+    } finally {
+      lanes.busy(new Set());
+    }
+  };
+
+  const lease = async (): Promise<number> => {
+    const every = (deps.leaseMs ?? 4_000) / 4;
+    try {
+      await lanes.tick();
+    } catch (error) {
+      report(`the store does not answer: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    return every * (0.8 + Math.random() * 0.4);
+  };
+
+  const count = async (): Promise<number> => {
+    const began = Date.now();
+    try {
+      const answer = (await db.raw(`select count(*) as rows, coalesce(sum(octet_length(envelope)), 0) as bytes,
+        coalesce(extract(epoch from clock_timestamp() - min(created_at)) * 1000, 0) as age from banyan.outbox where published_at is null`)) as {
+        rows: { rows: string; bytes: string; age: string }[];
+      };
+      const [found] = answer.rows;
+      backlog = { rows: Number(found!.rows), bytes: Number(found!.bytes), oldestAgeMs: Math.round(Number(found!.age)) };
+      const pause = backlog.bytes >= PAUSE_CAPTURE * deps.maxBacklogBytes;
+      if (pause || capturePaused) {
+        await db.raw('update banyan.pressure set capture_paused = ?, at = clock_timestamp()', [pause]);
+        if (pause !== capturePaused)
+          log.warn(
+            { bytes: backlog.bytes, maxBytes: deps.maxBacklogBytes },
+            pause ? 'the backlog is at 80 %: capture waits' : 'capture goes on',
+          );
+        capturePaused = pause;
+      }
+    } catch (error) {
+      log.warn({ error: String(error) }, 'the backlog could not be counted');
+    }
+    // counting a large backlog is work: at most a twentieth of the time
+    return Math.max(1_000, 20 * (Date.now() - began));
+  };
+
+  const leases = createLoop(lease);
+  const sending = createLoop(round);
+  const counting = createLoop(count);
+  return {
+    start: () => {
+      leases.start();
+      sending.start();
+      counting.start();
+      void stream.check().then((found) => {
+        if (found !== 'ready') report(found);
+      });
+    },
+    stop: async () => {
+      await sending.stop();
+      await Promise.all([leases.stop(), counting.stop()]);
+      await lanes
+        .releaseAll()
+        .catch((error: unknown) => log.warn({ error: String(error) }, 'lanes could not be given back; their leases run out'));
+      stream.close();
+    },
+    wake: sending.wake,
+    backlog: () => backlog,
+    backlogFull: () => backlog.bytes >= REFUSE_COMMANDS * deps.maxBacklogBytes,
+    oldestUnpublishedAgeMs: async (context) => {
+      const answer = (await db.raw(
+        `select coalesce(extract(epoch from clock_timestamp() - min(created_at)) * 1000, 0) as age from banyan.outbox where context = ? and published_at is null`,
+        [context],
+      )) as { rows: { age: string }[] };
+      return Math.round(Number(answer.rows[0]!.age));
+    },
+    stats: () => ({ ...totals, lanes: lanes.held().size }),
+    trouble: () => trouble,
+  };
+};
