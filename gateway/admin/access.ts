@@ -37,8 +37,8 @@ export const changeGuard: RequestHandler = (req: Request, _res: Response, next: 
   const site = req.headers['sec-fetch-site'];
   if (site !== undefined && !SAME_ORIGIN.has(String(site)))
     return next(new AppError('forbidden', 'changes from pages of other origins are refused (Sec-Fetch-Site)'));
-  const type = (req.headers['content-type'] ?? '').split(';')[0]!.trim().toLowerCase();
-  if (type !== 'application/json') return next(new AppError('unsupported-media-type', 'content-type: expected application/json'));
+  if (!/^application\/json\s*(?:;\s*charset\s*=\s*"?utf-?8"?\s*)?$/i.test(req.headers['content-type'] ?? ''))
+    return next(new AppError('unsupported-media-type', 'content-type: expected application/json in UTF-8'));
   next();
 };
 
