@@ -85,6 +85,8 @@ export type Store = {
   /** A member that is alive, and its dual write. */
   readonly member: (over?: Partial<DualWriteDeps>) => Promise<DualWrite & { memberId: string }>;
   readonly context: (name: string) => Promise<void>;
+  /** A member stops beating. */
+  readonly die: (memberId: string) => Promise<void>;
   readonly row: (id: string) => Promise<Record<string, unknown>>;
   readonly facts: (subject: string) => Promise<{ type: string; sequence: string; phase: string | null; data: Record<string, unknown> }[]>;
   readonly observe: (
@@ -114,6 +116,9 @@ export const openStore = async (): Promise<Store> => {
     url: store.url,
     db,
     context,
+    die: async (id) => {
+      await db('banyan.member').where({ id }).update({ heartbeat_at: 'epoch' });
+    },
     member: async (over = {}) => {
       const memberId = randomUUID();
       await db('banyan.member').insert({ id: memberId, name: 'test', heartbeat_at: db.raw("now() + interval '1 hour'") });

@@ -165,7 +165,8 @@ describe('a ledgered command', () => {
     const [a, b] = [await store.member(), await store.member()];
     const command = place();
     const first = sent(await a.begin(command));
-    await store.db.raw('select * from banyan.ledger_recover(0, 100)');
+    await store.die(a.memberId);
+    await store.db.raw('select * from banyan.ledger_recover(5000, 100)');
     expect((await store.row(first.id)).state).toBe('unknown');
     const second = sent(await b.begin(command));
     expect(second).toMatchObject({ id: first.id, resent: true });
