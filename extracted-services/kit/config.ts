@@ -1,16 +1,18 @@
-import { hostname } from 'node:os';
 import { z } from 'zod';
 
 const url = (kind: RegExp, example: string) => z.string().regex(kind, `expected a URL such as ${example}`);
 const empty = (value: unknown): unknown => (value === '' ? undefined : value);
 
+const whole = (fallback: number, min: number, max: number) =>
+  z.preprocess(
+    (value) => (value === undefined || value === '' ? fallback : Number(value)),
+    z.number(`expected a whole number from ${min} to ${max}`).int(`expected a whole number from ${min} to ${max}`).min(min).max(max),
+  );
+
 const schema = (defaultPort: number) =>
   z.object({
     HOST: z.preprocess(empty, z.string().default('127.0.0.1')),
-    PORT: z.preprocess(
-      (value) => (value === undefined || value === '' ? defaultPort : Number(value)),
-      z.number('expected a port from 0 to 65535').int().min(0).max(65_535),
-    ),
+    PORT: whole(defaultPort, 0, 65_535),
     DATABASE_URL: url(/^postgres(ql)?:\/\//, 'postgres://user@127.0.0.1:5433/banyan'),
     BANYAN_STREAM: z.preprocess(
       empty,
@@ -23,6 +25,8 @@ const schema = (defaultPort: number) =>
     KINESIS_ENDPOINT: z.preprocess(empty, url(/^https?:\/\//, 'http://127.0.0.1:4567').optional()),
     ADAPTER_URL: z.preprocess(empty, url(/^https?:\/\//, 'http://127.0.0.1:8090').default('http://127.0.0.1:8090')),
     BANYAN_ADAPTER_TOKEN: z.preprocess(empty, z.string().optional()),
+    POLL_MS: whole(700, 10, 60_000),
+    LEASE_MS: whole(5000, 500, 300_000),
     LOG_LEVEL: z.preprocess(empty, z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info')),
   });
 
@@ -40,9 +44,11 @@ export type ServiceConfig = {
   readonly endpoint: string | undefined;
   readonly adapterUrl: string;
   readonly adapterToken: string | undefined;
+  /** How often an idle shard is asked for news. */
+  readonly pollMs: number;
+  /** How long a dead instance keeps its shards. */
+  readonly leaseMs: number;
   readonly logLevel: string;
-  /** Shown in logs; who holds a lease. */
-  readonly instance: string;
 };
 
 /** Why a service cannot start; the message is one line for a person. */
@@ -68,7 +74,8 @@ export const readConfig = (env: Readonly<Record<string, string | undefined>>, de
     endpoint: data.KINESIS_ENDPOINT,
     adapterUrl: data.ADAPTER_URL.replace(/\/$/, ''),
     adapterToken: data.BANYAN_ADAPTER_TOKEN,
+    pollMs: data.POLL_MS,
+    leaseMs: data.LEASE_MS,
     logLevel: data.LOG_LEVEL,
-    instance: `${hostname()}:${process.pid}`,
   });
 };

@@ -11,7 +11,8 @@ const help = (spec: ServiceSpec): string => `The ${spec.name} service: HTTP API 
   --help
 
 environment: HOST (127.0.0.1), PORT (${spec.defaultPort}), DATABASE_URL, BANYAN_STREAM (domain-events), AWS_REGION (eu-west-1),
-             KINESIS_ENDPOINT (absent = AWS), ADAPTER_URL (http://127.0.0.1:8090), BANYAN_ADAPTER_TOKEN, LOG_LEVEL (info)
+             KINESIS_ENDPOINT (absent = AWS), ADAPTER_URL (http://127.0.0.1:8090), BANYAN_ADAPTER_TOKEN, POLL_MS (700),
+             LEASE_MS (5000), LOG_LEVEL (info)
 `;
 
 const readFlags = (): { replay: boolean; help: boolean } => {

@@ -45,8 +45,6 @@ export type StartOptions = {
   /** Read the stream again from its beginning, without reactions. */
   readonly replay?: boolean;
   readonly log?: Logger;
-  readonly pollMs?: number;
-  readonly leaseMs?: number;
   /** How long to wait for the store's functions and the stream. Default 60,000. */
   readonly patienceMs?: number;
   readonly signal?: AbortSignal;
@@ -251,8 +249,8 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
       onCounts: (counts) => {
         for (const [outcome, count] of Object.entries(counts)) if (count > 0) metrics.facts.inc({ outcome }, count);
       },
-      ...(options.pollMs === undefined ? {} : { pollMs: options.pollMs }),
-      ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
+      pollMs: config.pollMs,
+      leaseMs: config.leaseMs,
     });
     parts = made;
     let stopped: Promise<void> | undefined;

@@ -64,12 +64,14 @@ const assertOwner = async (trx: Knex, epoch: number | null): Promise<void> => {
     throw unavailable(`context order is at epoch ${found.epoch}, the command came under ${epoch}`);
 };
 
+/** @throws OrderRefused 422 when this key has published such a fact before: then the change would go unreported, so it must not be made */
 const append = async (trx: Knex, type: string, id: number, data: object, context: CommandContext): Promise<void> => {
-  await trx.raw(
-    `select banyan.append_fact(p_context => 'order', p_origin => 'extracted', p_type => ?, p_subject => ?, p_data => ?::jsonb, p_kind => 'command',
-       p_key => ?, p_causation => ?, p_traceparent => ?, p_epoch => ?)`,
+  const { rows } = await trx.raw<{ rows: { appended: boolean }[] }>(
+    `select appended from banyan.append_fact(p_context => 'order', p_origin => 'extracted', p_type => ?, p_subject => ?, p_data => ?::jsonb,
+       p_kind => 'command', p_key => ?, p_causation => ?, p_traceparent => ?, p_epoch => ?)`,
     [type, String(id), JSON.stringify(data), context.key, context.causation, context.traceparent, context.epoch],
   );
+  if (!rows[0]?.appended) throw new OrderRefused(422, `this Idempotency-Key was used for an earlier ${type} of order ${id}`);
 };
 
 /** The write side. Synchronous: when it answers, the order and its fact are committed. */

@@ -37,7 +37,15 @@ export const openStore = (url: string): Knex =>
 
 export const configFor = (databaseUrl: string, stream: { url: string; stream: string }, env: Record<string, string> = {}): ServiceConfig =>
   readConfig(
-    { PORT: '0', DATABASE_URL: databaseUrl, KINESIS_ENDPOINT: stream.url, BANYAN_STREAM: stream.stream, LOG_LEVEL: 'silent', ...env },
+    {
+      PORT: '0',
+      DATABASE_URL: databaseUrl,
+      KINESIS_ENDPOINT: stream.url,
+      BANYAN_STREAM: stream.stream,
+      POLL_MS: '20',
+      LOG_LEVEL: 'silent',
+      ...env,
+    },
     0,
   );
 

@@ -1,0 +1,355 @@
+import { createServer, request, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { fold } from '@banyan/contracts/checksum.ts';
+import { envelopeSchema } from '@banyan/contracts/envelope.ts';
+import { checkEventData } from '@banyan/contracts/events/index.ts';
+import { type Monolith, startMonolith } from '@banyan/dev-monolith/monolith.ts';
+import { type Service, startService } from '@banyan/kit/service.ts';
+import { orderService } from '@banyan/service-order/compose.ts';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import type { Knex } from 'knex';
+import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
+import { until } from '../harness/wait.ts';
+import { configFor, fact, openStore, publish, silent, startStream } from './kit-fixtures.ts';
+
+type Answer = { status: number; headers: [string, string][]; body: string };
+type Shown = {
+  id: number;
+  userId: string;
+  items: unknown[];
+  total: number;
+  currency: string;
+  createdAt: string;
+  cancelledAt: string | null;
+};
+
+/** As it came over the wire, but for what names the moment or the process that answered. */
+const ask = (base: string, method: string, path: string, headers: Record<string, string> = {}, body?: string): Promise<Answer> =>
+  new Promise((resolve, reject) => {
+    const outgoing = request(base + path, { method, headers, agent: false }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('end', () => {
+        const found: [string, string][] = [];
+        for (let i = 0; i < response.rawHeaders.length; i += 2) {
+          const name = response.rawHeaders[i]!;
+          if (!/^(date|x-served-by)$/i.test(name)) found.push([name, response.rawHeaders[i + 1]!]);
+        }
+        resolve({ status: response.statusCode!, headers: found.sort(), body: Buffer.concat(chunks).toString() });
+      });
+    });
+    outgoing.on('error', reject);
+    outgoing.end(body);
+  });
+const json = { 'content-type': 'application/json' };
+const wish = (over: object = {}) =>
+  JSON.stringify({
+    userId: 'user-9',
+    items: [
+      { productId: 1, quantity: 2 },
+      { productId: 2, quantity: 1 },
+    ],
+    ...over,
+  });
+
+let store: FreshDatabase;
+let shopDatabase: FreshDatabase;
+let db: Knex;
+let shopDb: Knex;
+let stream: Awaited<ReturnType<typeof startStream>>;
+let shop: Monolith;
+let service: Service;
+let adapter: Server;
+let blocks = 0;
+let imported: Shown[];
+
+const own = (owner: 'legacy' | 'extracted', epoch: number) =>
+  db.raw(
+    `insert into banyan.context (name, stage, owner, epoch) values ('order', ?, ?, ?)
+     on conflict (name) do update set stage = excluded.stage, owner = excluded.owner, epoch = excluded.epoch, frozen_by = null`,
+    [owner === 'legacy' ? 'shadow' : 'cutover', owner, epoch],
+  );
+
+beforeAll(async () => {
+  [store, shopDatabase, stream] = await Promise.all([freshDatabase('store'), freshDatabase('empty'), startStream()]);
+  db = openStore(store.url);
+  shopDb = openStore(shopDatabase.url);
+  shop = await startMonolith({ databaseUrl: shopDatabase.url, port: 0 });
+  adapter = createServer((incoming, answer) => {
+    incoming.resume();
+    const from = 10_000 + 100 * blocks;
+    blocks += 1;
+    answer.setHeader('content-type', 'application/json');
+    answer.end(JSON.stringify({ ids: Array.from({ length: 100 }, (_, index) => from + index) }));
+  }).listen(0, '127.0.0.1');
+  await new Promise((resolve) => adapter.once('listening', resolve));
+  const adapterUrl = `http://127.0.0.1:${(adapter.address() as AddressInfo).port}`;
+
+  // legacy's orders: some were there, some are placed, one of them with a quote and an emoji, one is cancelled
+  for (const [key, userId] of [
+    ['k-1', 'user-1'],
+    ['k-2', 'O\'Neill "x" 😀'],
+  ] as const)
+    await ask(shop.url, 'POST', '/api/orders', { ...json, 'idempotency-key': key }, wish({ userId }));
+  await ask(shop.url, 'POST', '/api/orders', json, wish());
+  imported = JSON.parse((await ask(shop.url, 'GET', '/api/orders?limit=1000')).body) as Shown[];
+  const refs = new Map(
+    (await shopDb.raw<{ rows: { ord_no: string; idem_key: string | null }[] }>('select ord_no, idem_key from shop.t_order')).rows.map(
+      (row) => [Number(row.ord_no), row.idem_key],
+    ),
+  );
+  const products = JSON.parse((await ask(shop.url, 'GET', '/api/products')).body) as { id: number }[];
+  const cancelled = imported[0]!;
+  await publish(stream, [
+    ...products.map((product) => fact('inventory.imported.v1', String(product.id), { ...product, active: true })),
+    ...imported.map((order) => fact('order.imported.v1', String(order.id), { ...order, ref: refs.get(order.id) ?? null })),
+  ]);
+  const answer = JSON.parse((await ask(shop.url, 'POST', `/api/orders/${cancelled.id}/cancel`)).body) as Shown;
+  // the demo's mapping takes the id from the path, so it is a text
+  await publish(stream, [
+    fact('order.cancelled.v1', String(cancelled.id), { id: String(cancelled.id), cancelledAt: answer.cancelledAt }, { sequence: 2 }),
+  ]);
+  await own('legacy', 1);
+  service = await startService(orderService, configFor(store.url, stream, { ADAPTER_URL: adapterUrl }), { log: silent });
+  await until(
+    async () => {
+      const { rows } = await db.raw<{ rows: [{ n: string }] }>('select count(*) as n from svc_order.inbox');
+      return Number(rows[0].n) === products.length + imported.length + 1;
+    },
+    { describe: 'the order service to catch up' },
+  );
+}, 60_000);
+
+afterAll(async () => {
+  await service?.stop();
+  await shop?.stop();
+  adapter?.close();
+  await stream?.stop();
+  await Promise.all([db?.destroy(), shopDb?.destroy()]);
+  await Promise.all([store.drop(), shopDatabase.drop()]);
+});
+
+const bothAnswer = async (method: string, path: string, headers?: Record<string, string>, body?: string): Promise<Answer> => {
+  const [legacy, extracted] = await Promise.all([
+    ask(shop.url, method, path, headers, body),
+    ask(service.url, method, path, headers, body),
+  ]);
+  expect(extracted).toEqual(legacy);
+  return extracted;
+};
+
+describe('queries', () => {
+  it.each([
+    '/api/orders',
+    '/api/orders?limit=2',
+    '/api/orders?userId=user-1',
+    '/api/orders?userId=nobody',
+    `/api/orders?userId=${encodeURIComponent('O\'Neill "x" 😀')}`,
+    '/api/orders?ref=k-1',
+    '/api/orders?ref=before-3',
+    '/api/orders?ref=none',
+    '/api/orders?limit=0',
+    '/api/orders?limit=x',
+    '/api/orders?limit=1001',
+    '/api/orders?userId=',
+    '/api/orders?userId=a&userId=b',
+    '/api/orders?ref=%00',
+    ...[1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 9999].map((id) => `/api/orders/${id}`),
+    '/api/orders/0',
+    '/api/orders/abc',
+    '/api/orders/99999999999999999',
+    '/api/orders/1001/nothing',
+    '/api/orders/%E0%A4%A',
+  ])('GET %s is answered as the monolith does', async (path) => {
+    await bothAnswer('GET', path);
+  });
+
+  it('HEAD and 304 too', async () => {
+    await bothAnswer('HEAD', '/api/orders');
+    const etag = (await bothAnswer('GET', '/api/orders/1001')).headers.find(([name]) => name === 'ETag')![1];
+    expect(etag).toMatch(/^W\//);
+    expect((await bothAnswer('GET', '/api/orders/1001', { 'if-none-match': etag })).status).toBe(304);
+  });
+
+  it('prints numbers as the monolith does', async () => {
+    const { body } = await bothAnswer('GET', '/api/orders/1005');
+    expect(body).toContain('"price":12.5');
+  });
+
+  it('has the checksum of the states', async () => {
+    const answer = JSON.parse((await ask(service.url, 'GET', '/_banyan/checksum')).body) as unknown;
+    const refs = await shopDb('shop.t_order').select<{ ord_no: string; idem_key: string | null }[]>('ord_no', 'idem_key');
+    const orders = JSON.parse((await ask(shop.url, 'GET', '/api/orders?limit=1000')).body) as Shown[];
+    expect(answer).toEqual(fold(orders.map((order) => ({ ...order, ref: refs.find((row) => Number(row.ord_no) === order.id)!.idem_key }))));
+  });
+
+  it('accepts a fact that says little more than who and what', async () => {
+    const time = '2026-03-01T10:00:00.250Z';
+    await publish(stream, [
+      fact(
+        'order.placed.v1',
+        '5000',
+        {
+          id: 5000,
+          userId: 'user-5',
+          items: [
+            { productId: 1, quantity: 3 },
+            { productId: 2, quantity: 1 },
+          ],
+        },
+        { time },
+      ),
+    ]);
+    const answer = await until(
+      async () => {
+        const found = await ask(service.url, 'GET', '/api/orders/5000');
+        return found.status === 200 && found;
+      },
+      { describe: 'the order' },
+    );
+    expect(JSON.parse(answer.body)).toEqual({
+      id: 5000,
+      userId: 'user-5',
+      items: [
+        { productId: 1, quantity: 3, price: 12.5 },
+        { productId: 2, quantity: 1, price: 7.99 },
+      ],
+      total: 45.49,
+      currency: 'EUR',
+      status: 'placed',
+      createdAt: time,
+      cancelledAt: null,
+    });
+    await publish(stream, [fact('order.deleted.v1', '5000', { id: 5000 }, { sequence: 2 })]);
+    await until(async () => (await ask(service.url, 'GET', '/api/orders/5000')).status === 404, { describe: 'its deletion' });
+  });
+});
+
+const facts = async () =>
+  (
+    await db.raw<{ rows: { envelope: string; ledger_id: string | null }[] }>('select envelope from banyan.outbox order by position')
+  ).rows.map((row) => envelopeSchema.parse(JSON.parse(row.envelope)));
+const post = (path: string, headers: Record<string, string> = {}, body?: string) =>
+  ask(service.url, 'POST', path, body === undefined ? headers : { ...json, ...headers }, body);
+
+describe('commands', () => {
+  it('are refused while legacy owns the context', async () => {
+    const answer = await post('/api/orders', { 'idempotency-key': 'early', 'banyan-epoch': '1' }, wish());
+    expect(answer.status).toBe(503);
+    expect(answer.headers).toContainEqual(['Retry-After', '1']);
+    expect(answer.headers).toContainEqual(['Content-Type', 'application/problem+json; charset=utf-8']);
+    expect(JSON.parse(answer.body)).toMatchObject({
+      code: 'context-unavailable',
+      detail: 'context order is owned by legacy, not by extracted',
+    });
+    expect((await post('/api/orders/1004/cancel')).status).toBe(503);
+    expect(await facts()).toEqual([]);
+    expect((await ask(service.url, 'GET', '/api/orders?ref=early')).body).toBe('[]');
+  });
+
+  it('place an order as the monolith does, with its fact', async () => {
+    await own('extracted', 2);
+    const headers = { 'idempotency-key': 'new-1', 'banyan-epoch': '2', 'banyan-write': '01890000-0000-7000-8000-000000000001' };
+    const [legacy, extracted] = [
+      await ask(shop.url, 'POST', '/api/orders', { ...json, ...headers }, wish()),
+      await post('/api/orders', headers, wish()),
+    ];
+    const [old, made] = [JSON.parse(legacy.body) as Shown, JSON.parse(extracted.body) as Shown];
+    expect(extracted.status).toBe(201);
+    expect(extracted.headers).toContainEqual(['Location', `/api/orders/${made.id}`]);
+    expect(Object.keys(made)).toEqual(Object.keys(old));
+    expect({ ...made, id: 0, createdAt: '' }).toEqual({ ...old, id: 0, createdAt: '' });
+    expect(made.createdAt).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+    expect(made.id).toBeGreaterThanOrEqual(10_000);
+    expect((await ask(service.url, 'GET', `/api/orders/${made.id}`)).body).toBe(extracted.body);
+    const published = await facts();
+    expect(published).toHaveLength(1);
+    expect(published[0]).toMatchObject({
+      source: '/banyan/order/extracted',
+      type: 'order.placed.v1',
+      subject: String(made.id),
+      origin: 'extracted',
+      epoch: 2,
+      causationid: headers['banyan-write'],
+      data: { ...made, ref: 'new-1' },
+    });
+    checkEventData('order.placed.v1', published[0]!.data);
+  });
+
+  it('give one order and one answer to a key, also to many at once', async () => {
+    const before = (await facts()).length;
+    const answers = await Promise.all(Array.from({ length: 20 }, () => post('/api/orders', { 'idempotency-key': 'many' }, wish())));
+    expect(new Set(answers.map((answer) => `${answer.status} ${answer.body}`)).size).toBe(1);
+    expect(answers[0]!.status).toBe(201);
+    expect(await facts()).toHaveLength(before + 1);
+    expect(JSON.parse((await ask(service.url, 'GET', '/api/orders?ref=many')).body)).toHaveLength(1);
+  });
+
+  it('know the keys that legacy answered before the flip', async () => {
+    const answer = await post('/api/orders', { 'idempotency-key': 'k-1' }, wish({ userId: 'user-1' }));
+    expect(answer.status).toBe(201);
+    expect(JSON.parse(answer.body)).toMatchObject({ id: imported.find((order) => order.userId === 'user-1' && order.id > 1005)!.id });
+  });
+
+  it.each([
+    ['a key used for another order', { 'idempotency-key': 'k-1' }, wish()],
+    ['an unknown product', {}, wish({ items: [{ productId: 77, quantity: 1 }] })],
+    ['a body that is no JSON', {}, '{"userId":'],
+    ['a body that is no object', {}, '[]'],
+    ['no items', {}, wish({ items: [] })],
+    ['a quantity of 0', {}, wish({ items: [{ productId: 1, quantity: 0 }] })],
+    ['a user that is no text', {}, wish({ userId: 7 })],
+    ['an empty key', { 'idempotency-key': '' }, wish()],
+    ['another charset', { 'content-type': 'application/json; charset=latin1' }, wish()],
+    ['more than is allowed', {}, wish({ userId: 'x'.repeat(300_000) })],
+  ] as const)('refuse %s in the words of the monolith', async (_what, headers, body) => {
+    const before = (await facts()).length;
+    const answer = await bothAnswer('POST', '/api/orders', { ...json, ...headers }, body);
+    expect(answer.status).toBeGreaterThanOrEqual(400);
+    expect(await facts()).toHaveLength(before);
+  });
+
+  it('refuse more than is in stock, as far as is known', async () => {
+    const items = Array.from({ length: 50 }, () => ({ productId: 3, quantity: 1000 }));
+    for (const base of [shop.url, service.url]) {
+      await ask(base, 'POST', '/api/orders', json, wish({ items }));
+      await ask(base, 'POST', '/api/orders', json, wish({ items }));
+    }
+    expect((await bothAnswer('POST', '/api/orders', json, wish({ items }))).status).toBe(409);
+  });
+
+  it('cancel once, and answer the same again', async () => {
+    const before = (await facts()).length;
+    const first = await post('/api/orders/1004/cancel', { 'idempotency-key': 'c-1', 'banyan-epoch': '2' });
+    expect(first.status).toBe(200);
+    expect(JSON.parse(first.body)).toMatchObject({ id: 1004, status: 'cancelled' });
+    expect(await post('/api/orders/1004/cancel', { 'idempotency-key': 'c-2' })).toEqual(first);
+    const published = (await facts()).slice(before);
+    expect(published.map((each) => [each.type, each.subject])).toEqual([['order.cancelled.v1', '1004']]);
+    checkEventData('order.cancelled.v1', published[0]!.data);
+    await bothAnswer('POST', '/api/orders/1001/cancel');
+    await bothAnswer('POST', '/api/orders/9999/cancel');
+    await bothAnswer('POST', '/api/orders/x/cancel');
+  });
+
+  it('are refused under another epoch, and while a flip holds the context', async () => {
+    expect(JSON.parse((await post('/api/orders', { 'banyan-epoch': '1' }, wish())).body)).toMatchObject({ code: 'context-unavailable' });
+    await db.raw(`update banyan.context set frozen_by = '01890000-0000-7000-8000-000000000002' where name = 'order'`);
+    const answer = await post('/api/orders', { 'idempotency-key': 'frozen' }, wish());
+    expect([answer.status, JSON.parse(answer.body)]).toMatchObject([503, { detail: expect.stringContaining('frozen') }]);
+    expect((await ask(service.url, 'GET', '/api/orders?ref=frozen')).body).toBe('[]');
+    await own('extracted', 2);
+    expect((await post('/api/orders', { 'idempotency-key': 'frozen' }, wish())).status).toBe(201);
+  });
+});
+
+it('tells how it is', async () => {
+  expect((await ask(service.url, 'GET', '/livez')).status).toBe(200);
+  expect((await ask(service.url, 'GET', '/readyz')).status).toBe(200);
+  expect((await ask(service.url, 'GET', '/metrics')).body).toMatch(/banyan_consumer_facts_total\{[^}]*outcome="applied"[^}]*\} \d+/);
+  const position = JSON.parse((await ask(service.url, 'GET', '/_banyan/consumer')).body) as { shards: unknown[] };
+  expect(position).toMatchObject({ consumer: 'order', quarantined: 0 });
+  expect(position.shards).toHaveLength(2);
+  const missing = await ask(service.url, 'GET', '/nothing');
+  expect([missing.status, JSON.parse(missing.body)]).toMatchObject([404, { code: 'not-found' }]);
+});
