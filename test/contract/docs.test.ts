@@ -32,7 +32,7 @@ describe('glossary', () => {
   const row = (word: string, part = 0): string[] => {
     const line = read('docs/glossary.md')
       .split('\n')
-      .find((candidate) => candidate.startsWith(`| ${word} |`));
+      .find((candidate) => candidate.split('|')[1]?.trim() === word);
     const cell = line?.split('|')[2] ?? '';
     return words(part === 0 ? cell : (cell.split(' / ')[part] ?? ''));
   };
