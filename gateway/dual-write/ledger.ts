@@ -159,7 +159,10 @@ export const prune = async (db: Knex, keepMs: number, limit: number): Promise<nu
   const statements = [
     `delete from banyan.ledger where id in (select id from banyan.ledger l where state in ('done', 'rejected', 'expired', 'compensated')
        and updated_at < clock_timestamp() - ? * interval '1 ms' limit ?)`,
-    `delete from banyan.outbox where position in (select position from banyan.outbox where published_at < clock_timestamp() - ? * interval '1 ms' order by position limit ?)`,
+    // the last fact of a series stays: the relay must see that the next one follows it
+    `delete from banyan.outbox where position in (select o.position from banyan.outbox o join banyan.outbox n
+         on n.source = o.source and n.subject = o.subject and n.epoch = o.epoch and n.sequence = o.sequence + 1 and n.published_at is not null
+       where o.published_at < clock_timestamp() - ? * interval '1 ms' order by o.position limit ?)`,
     `delete from banyan.change_seen where (context, change_id) in (select context, change_id from banyan.change_seen
        where settled and first_at < clock_timestamp() - ? * interval '1 ms' limit ?)`,
     `delete from banyan.pin where (context, client) in (select context, client from banyan.pin where until < clock_timestamp() - ? * interval '1 ms' limit ?)`,

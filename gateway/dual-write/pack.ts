@@ -26,6 +26,9 @@ export type PackResult = {
 /** The hash of all records of a lane: the middle of its slot, so that one shard has the whole lane however the stream is split, and order per key holds. */
 export const hashKeyOf = (lane: number): string => ((BigInt(lane) << 124n) + (1n << 123n)).toString();
 
+/** What one sequence counts: source, subject and epoch. */
+export const seriesOf = (row: OutboxRow): string => `${row.source}\n${row.subject}\n${row.epoch}`;
+
 /** One PUT unit. */
 const BLOB_BYTES = 25_600;
 const RECORD_BYTES = 1_048_576;
@@ -67,8 +70,9 @@ const openBlob = (lane: number): Blob => {
  * Rows, ordered by lane and position, as the records of one PutRecords request. All rows of a subject go into one record: requests fail record by record,
  * and with two in one request the second could overtake the first (131 of 200 keys at 1 % failures). What does not fit waits for the next request.
  * @param aggregate false = one row per record.
+ * @param orphans positions of rows whose predecessor is neither here nor on the stream.
  */
-export const pack = (rows: readonly OutboxRow[], aggregate: boolean): PackResult => {
+export const pack = (rows: readonly OutboxRow[], aggregate: boolean, orphans: ReadonlySet<string> = new Set()): PackResult => {
   const blobs: Blob[] = [];
   const current = new Map<number, Blob>();
   const blobOf = new Map<string, Blob>();
@@ -106,10 +110,10 @@ export const pack = (rows: readonly OutboxRow[], aggregate: boolean): PackResult
     const key = `${row.lane}/${row.subject}`;
     if (waiting.has(key)) continue;
     const sequence = BigInt(row.sequence);
-    const series = `${row.source}\n${row.subject}\n${row.epoch}`;
+    const series = seriesOf(row);
     const before = last.get(series);
     const data = Buffer.from(row.envelope);
-    if (before !== undefined && sequence !== before + 1n) {
+    if (orphans.has(row.position) || (before !== undefined && sequence !== before + 1n)) {
       gaps.push(row);
       waiting.add(key);
     } else if (data.length + Buffer.byteLength(row.subject) > RECORD_BYTES) {

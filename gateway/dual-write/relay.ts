@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import { createLanes } from './lanes.ts';
 import { createLoop } from './loop.ts';
-import { type OutboxRow, type Packed, pack } from './pack.ts';
+import { type OutboxRow, type Packed, pack, seriesOf } from './pack.ts';
 import type { EventStream } from './stream.ts';
 import type { Log } from './write.ts';
 
@@ -50,6 +50,8 @@ export type Relay = {
 const BUSY_MS = 20;
 const REST_MS = 100;
 const MAX_BACKOFF_MS = 2_000;
+/** Series whose last sequence is kept in memory. */
+const MAX_REMEMBERED = 50_000;
 /** Capture waits from here on; its own log keeps what comes. */
 const PAUSE_CAPTURE = 0.8;
 const REFUSE_COMMANDS = 0.95;
@@ -65,9 +67,11 @@ export const createRelay = (deps: RelayDeps): Relay => {
   const totals = { records: 0, facts: 0, bytes: 0, failed: 0 };
   let backlog: Backlog = { rows: 0, bytes: 0, oldestAgeMs: 0 };
   let trouble: string | null = null;
+  let stuck: string | null = null;
   let failures = 0;
   let idle = 0;
   let capturePaused = false;
+  const lastSent = new Map<string, bigint>();
 
   const report = (what: string | null, level: 'warn' | 'error' = 'warn') => {
     if (what !== null && what !== trouble) log[level]({ error: what }, 'facts do not reach the stream');
@@ -82,6 +86,25 @@ export const createRelay = (deps: RelayDeps): Relay => {
       [[...of], deps.rowsPerLane ?? 500],
     );
     return (answer as { rows: OutboxRow[] }).rows;
+  };
+
+  /** Rows that do not follow what was sent: usually none to ask about, since this process sent what came before. */
+  const orphansAmong = async (rows: readonly OutboxRow[]): Promise<Set<string>> => {
+    const firsts = new Map<string, OutboxRow>();
+    for (const row of rows) {
+      const series = seriesOf(row);
+      if (!firsts.has(series)) firsts.set(series, row);
+    }
+    const doubtful = [...firsts]
+      .filter(([series, row]) => row.sequence !== '1' && lastSent.get(series) !== BigInt(row.sequence) - 1n)
+      .map(([, row]) => row.position);
+    if (doubtful.length === 0) return new Set();
+    const answer = (await db.raw(
+      `select o.position from banyan.outbox o where o.position = any (?) and not exists (select 1 from banyan.outbox p
+         where p.source = o.source and p.subject = o.subject and p.epoch = o.epoch and p.sequence = o.sequence - 1 and p.published_at is not null)`,
+      [doubtful],
+    )) as { rows: { position: string }[] };
+    return new Set(answer.rows.map((row) => row.position));
   };
 
   const mark = async (
@@ -125,6 +148,7 @@ export const createRelay = (deps: RelayDeps): Relay => {
         totals.records += 1;
         totals.facts += one.rows.length;
         totals.bytes += one.record.data.length;
+        for (const row of one.rows) lastSent.set(seriesOf(row), BigInt(row.sequence));
       } else {
         totals.failed += 1;
         if (!result.throttled) refusal = `the stream refused a record: ${result.code}`;
@@ -136,8 +160,9 @@ export const createRelay = (deps: RelayDeps): Relay => {
       const before = held.get(one.lane)?.failures ?? 0;
       held.set(one.lane, { failures: before + 1, until: Date.now() + backoff(before + 1) });
     }
+    if (lastSent.size > MAX_REMEMBERED) lastSent.clear();
     if (sent.length > 0) await mark(tokens, sent);
-    report(refusal);
+    report(refusal ?? stuck);
   };
 
   const round = async (): Promise<number> => {
@@ -146,14 +171,16 @@ export const createRelay = (deps: RelayDeps): Relay => {
       const tokens = new Map([...lanes.held()].filter(([lane]) => (held.get(lane)?.until ?? 0) <= now));
       if (tokens.size === 0) return BUSY_MS;
       const rows = await read([...tokens.keys()]);
-      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true);
-      if (gaps.length > 0)
-        log.error({ subject: gaps[0]!.subject, sequence: gaps[0]!.sequence }, 'a fact is missing in the outbox; its subject waits');
-      if (oversize.length > 0)
-        log.error({ subject: oversize[0]!.subject, sequence: oversize[0]!.sequence }, 'a fact is larger than 1 MiB; its subject waits');
+      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true, await orphansAmong(rows));
+      stuck = gaps[0]
+        ? `fact ${gaps[0].sequence} of subject ${gaps[0].subject} does not follow what was sent; its subject waits`
+        : oversize[0]
+          ? `fact ${oversize[0].sequence} of subject ${oversize[0].subject} is larger than 1 MiB; its subject waits`
+          : null;
+      if (stuck !== null) report(stuck, 'error');
       if (packed.length === 0) {
         idle += 1;
-        return gaps.length + oversize.length > 0 ? 1_000 : idle < 10 ? BUSY_MS : REST_MS;
+        return idle < 10 ? BUSY_MS : REST_MS;
       }
       idle = 0;
       lanes.busy(new Set(packed.map((one) => one.lane)));

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { prune } from '../../gateway/dual-write/ledger.ts';
 import { createOperator } from '../../gateway/dual-write/operator.ts';
 import { createReconciler, fillTemplate, readFinding } from '../../gateway/dual-write/reconciler.ts';
 import { createRecovery } from '../../gateway/dual-write/recovery.ts';
@@ -146,6 +147,33 @@ describe('recovery', () => {
     await settles(await orphan(place({ writes: { ...placing, settleMs: 0 } })), 'rejected');
     await stop();
     expect(begun.kind === 'send' && (await store.row(begun.id)).state).toBe('sent');
+  });
+});
+
+describe('forgetting', () => {
+  it('keeps what is open, what is young, and the last fact of each series', async () => {
+    await store.context('old');
+    const write = await store.member();
+    const ids: string[] = [];
+    for (const id of ['f1', 'f1', 'f2']) {
+      const begun = await write.begin(place({ writes: { ...placing, context: 'old' } }));
+      if (begun.kind !== 'send') throw new Error(begun.kind);
+      await write.settle(begun.id, begun.fence, answer(201, { id }));
+      ids.push(begun.id);
+    }
+    await store.db('banyan.outbox').where({ context: 'old' }).update({ published_at: 'epoch' });
+    await store.db('banyan.ledger').where({ id: ids[0]! }).update({ state: 'published' });
+    await store.db('banyan.ledger').where({ id: ids[0]! }).update({ state: 'done', updated_at: 'epoch' });
+    await store.observe({ context: 'old', subject: 'f9', change: 'forgotten' });
+    await prune(store.db, 60_000, 100);
+    expect((await store.db('banyan.ledger').where({ context: 'old' }).orderBy('id').select('id')).map((row) => row.id)).toEqual(
+      ids.slice(1),
+    );
+    expect([(await store.facts('f1')).map((fact) => fact.sequence), (await store.facts('f2')).map((fact) => fact.sequence)]).toEqual([
+      ['2'],
+      ['1'],
+    ]);
+    expect(await store.observe({ context: 'old', subject: 'f9', change: 'forgotten' })).toBe('skipped');
   });
 });
 
