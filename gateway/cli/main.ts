@@ -2,13 +2,21 @@ import { createRequire } from 'node:module';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { Command, CommanderError } from 'commander';
 import { registerAdapter } from './adapter.ts';
+import { registerAudit } from './audit.ts';
 import { registerBucket } from './bucket.ts';
+import { registerCapture } from './capture.ts';
 import { registerConfig } from './config.ts';
 import { registerDev } from './dev.ts';
+import { registerDoctor } from './doctor.ts';
 import { Exit } from './exit.ts';
+import { registerKill } from './kill.ts';
+import { registerLedger } from './ledger.ts';
 import { groupOf, type Io, processIo, type Register } from './output.ts';
 import { registerParityCompare } from './parity-compare.ts';
+import { registerParityReport } from './parity-report.ts';
 import { registerRun } from './run.ts';
+import { registerStage } from './stage.ts';
+import { registerStatus } from './status.ts';
 import { registerValidate } from './validate.ts';
 
 /** Every command, in the order in which the help shows them. */
@@ -19,6 +27,14 @@ const COMMANDS: readonly Register[] = [
   registerValidate,
   registerConfig,
   registerBucket,
+  registerStatus,
+  registerStage,
+  registerKill,
+  registerParityReport,
+  registerLedger,
+  registerAudit,
+  registerCapture,
+  registerDoctor,
   (banyan) => registerParityCompare(groupOf(banyan, 'parity', 'what comparing both sides has shown')),
 ];
 

@@ -1,0 +1,58 @@
+import { contextSchema, type ParityView, pageOf, paritySchema } from '@banyan/contracts/admin-api.ts';
+import { type OnlineFlags, part, readAnswer } from './answers.ts';
+import { adminClient, withAdminOptions } from './client.ts';
+import { answerNo } from './exit.ts';
+import { formatTable, groupOf, printJson, type Register } from './output.ts';
+
+type Named = { readonly context: string } & ParityView;
+
+const percent = (rate: number): string => `${(rate * 100).toFixed(2)}%`;
+
+const rowOf = (report: Named): string[] => [
+  report.context,
+  String(report.requests),
+  String(report.compared),
+  String(report.match),
+  String(report.noise),
+  String(report.mismatch),
+  String(report.incomparable),
+  String(report.dropped),
+  report.rate === null ? '-' : percent(report.rate),
+  report.rate === null ? '-' : `${percent(report.wilson[0])}..${percent(report.wilson[1])}`,
+  report.sprt.state,
+];
+
+/**
+ * `banyan parity report [CONTEXT]`. 1 when the evidence of a context says roll back, else 0: single mismatches are what the sequential
+ * test weighs, and it has not decided while it says continue.
+ */
+export const registerParityReport: Register = (program, io) => {
+  withAdminOptions(groupOf(program, 'parity', 'what comparing both sides has shown').command('report'))
+    .description('how alike both sides answered since the last change of stage; 1 when the evidence says roll back')
+    .argument('[context]', 'default: all')
+    .option('--json', 'one JSON document')
+    .action(async (context: string | undefined, flags: OnlineFlags) => {
+      const client = await adminClient(flags);
+      const names =
+        context === undefined
+          ? readAnswer(client, pageOf(contextSchema), await client.get('/contexts')).items.map(({ name }) => name)
+          : [context];
+      const reports: Named[] = [];
+      for (const name of names)
+        reports.push({ context: name, ...readAnswer(client, paritySchema, await client.get(`/contexts/${part(name)}/parity`)) });
+      if (flags.json === true) printJson(io, context === undefined ? { items: reports, next: null } : reports[0]);
+      else {
+        const head = ['CONTEXT', 'REQUESTS', 'COMPARED', 'MATCH', 'NOISE', 'MISMATCH', 'INCOMPARABLE', 'DROPPED', 'RATE', '95%', 'VERDICT'];
+        io.out(formatTable(head, reports.map(rowOf)));
+        const fields = reports.flatMap(({ context: name, byField }) =>
+          byField.filter(({ rule }) => rule === null).map(({ route, field, kind, count }) => [name, route, field, kind, String(count)]),
+        );
+        if (fields.length > 0) {
+          io.out('');
+          io.out(formatTable(['CONTEXT', 'ROUTE', 'FIELD', 'KIND', 'PAIRS'], fields.slice(0, 20)));
+        }
+      }
+      const worse = reports.filter(({ sprt }) => sprt.state === 'rollback').map(({ context: name }) => name);
+      if (worse.length > 0) throw answerNo(flags.json === true ? '' : `the evidence says roll back: ${worse.join(', ')}`);
+    });
+};
