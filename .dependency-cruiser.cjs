@@ -82,9 +82,13 @@ module.exports = {
     },
     {
       name: 'cli-offline-only',
-      comment: 'The command line asks the admin API; offline it decodes recorded answers (parity) with the code that judges live ones.',
+      comment:
+        'The command line asks the admin API; offline it decodes recorded answers (parity) with the code that judges live ones, and `doctor` asks the stream with the client of the relay.',
       from: { path: '^gateway/cli/', pathNot: TEST },
-      to: { path: `^gateway/(${FEATURES})/`, pathNot: ['^gateway/cli/', '^gateway/parity/(decode|http-message)[.]ts$'] },
+      to: {
+        path: `^gateway/(${FEATURES})/`,
+        pathNot: ['^gateway/cli/', '^gateway/parity/(decode|http-message)[.]ts$', '^gateway/dual-write/stream[.]ts$'],
+      },
     },
     {
       name: 'features-do-not-compose',
