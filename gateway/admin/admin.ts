@@ -108,7 +108,8 @@ export const createAdmin = (deps: AdminDeps): Admin => {
   api.use(express.json({ limit: BODY_LIMIT, type: () => true, inflate: false }));
   api.get('/live', (req, res) => {
     demand(identify(req.headers.authorization), 'viewer');
-    live.watch(res);
+    if (req.method === 'HEAD') res.type('text/event-stream').end();
+    else live.watch(res);
   });
   for (const endpoint of endpoints) api[endpoint.method](endpoint.path, run(endpoint));
   app.use('/api/v1', api);
@@ -144,6 +145,7 @@ export const createAdmin = (deps: AdminDeps): Admin => {
       next.listen({ host: listen.host, port: listen.port });
       // rejects on 'error', such as a port that is taken
       await once(next, 'listening');
+      next.on('error', (error) => deps.log.warn({ err: error }, 'the admin listener could not accept a connection'));
       server = next;
       const address = next.address();
       const port = typeof address === 'object' && address !== null ? address.port : listen.port;
