@@ -1,7 +1,7 @@
 import { AppError } from '@banyan/contracts/errors.ts';
 import { LEDGER_STATES, type LedgerState } from '@banyan/contracts/vocabulary.ts';
 
-/** What can happen to a dual write. Meanings: docs/dual-write.md. */
+/** What can happen to a dual write. */
 export const LEDGER_EVENTS = [
   'send',
   'expire',

@@ -115,8 +115,10 @@ declare
   v_phase    text;
 begin
   for v_fact in select x.type, x.subject, x.data from jsonb_to_recordset(p_facts) as x(type text, subject text, data jsonb) order by x.subject, x.type loop
-    select t.id into v_cause from jsonb_to_recordset(coalesce(p_row.tentative, '[]')) as t(id text, type text, subject text)
-      where t.type = v_fact.type and t.subject = v_fact.subject and t.id is not null limit 1;
+    if p_row.tentative is not null then
+      select t.id into v_cause from jsonb_to_recordset(p_row.tentative) as t(id text, type text, subject text)
+        where t.type = v_fact.type and t.subject = v_fact.subject and t.id is not null limit 1;
+    end if;
     v_phase := case when p_phase is not null then p_phase when v_cause is not null then 'confirmed' end;
     select * into v_appended from banyan.append_fact(p_row.context, 'legacy', v_fact.type, v_fact.subject, v_fact.data, 'settle',
       p_row.idempotency_key || case when v_phase = 'compensated' then '#compensated' else '' end, p_row.id, coalesce(v_cause, p_row.id::text), v_phase, p_row.traceparent);
@@ -159,20 +161,17 @@ end $$;
  * A row in state applied gets its facts, unless another publisher has them. p_park: the facts cannot be built, and why.
  * Answers the state it ends in: applied (facts wait for the relay), done or parked.
  */
-create function banyan.ledger_publish(p_id uuid, p_facts jsonb, p_park text) returns text language plpgsql as $$
-declare
-  v_row   banyan.ledger%rowtype;
-  v_event text;
+create function banyan.ledger_publish(p_row banyan.ledger, p_facts jsonb, p_park text) returns text language plpgsql as $$
+declare v_event text;
 begin
-  select * into v_row from banyan.ledger where id = p_id for update;
-  if v_row.publisher = 'capture' or v_row.upstream = 'extracted' then v_event := 'nothing-due';
+  if p_row.publisher = 'capture' or p_row.upstream = 'extracted' then v_event := 'nothing-due';
   elsif p_park is not null then v_event := 'unbuildable';
-  elsif banyan.ledger_append(v_row, p_facts, null) = 0 then v_event := 'nothing-due';
-  else return v_row.state;
+  elsif banyan.ledger_append(p_row, p_facts, null) = 0 then v_event := 'nothing-due';
+  else return p_row.state;
   end if;
-  update banyan.ledger set state = banyan.ledger_move(v_row.state, v_event), error = coalesce(case when v_event = 'unbuildable' then p_park end, error),
-    sealed_request = case when v_event = 'nothing-due' then null else sealed_request end where id = p_id;
-  return banyan.ledger_move(v_row.state, v_event);
+  update banyan.ledger set state = banyan.ledger_move(p_row.state, v_event), error = coalesce(case when v_event = 'unbuildable' then p_park end, error),
+    sealed_request = case when v_event = 'nothing-due' then null else sealed_request end where id = p_row.id;
+  return banyan.ledger_move(p_row.state, v_event);
 end $$;
 
 /* unknown, rejected or expired, and a captured change proves that it was applied: the evidence becomes the facts. */
@@ -182,8 +181,8 @@ begin
   select * into v_row from banyan.ledger where id = p_id for update;
   if v_row.state not in ('unknown', 'rejected', 'expired') or v_row.evidence = '[]' then return v_row.state; end if;
   update banyan.ledger set state = banyan.ledger_move(v_row.state, case v_row.state when 'unknown' then 'found' else 'seen' end), fence = fence + 1,
-    settled_by = 'evidence', error = null, updated_at = clock_timestamp() where id = p_id;
-  return banyan.ledger_publish(p_id, v_row.evidence, null);
+    settled_by = 'evidence', error = null, updated_at = clock_timestamp() where id = p_id returning * into v_row;
+  return banyan.ledger_publish(v_row, v_row.evidence, null);
 end $$;
 
 /*
@@ -297,6 +296,7 @@ declare
   v_in    record;
   v_row   banyan.ledger%rowtype;
   v_state text;
+  v_facts jsonb;
 begin
   for v_in in select * from jsonb_to_recordset(p_rows) as x(
       id uuid, fence bigint, from_state text, event text, settled_by text, facts jsonb, park text, error text, status integer, sealed_response text, resolution jsonb, pin jsonb)
@@ -313,7 +313,7 @@ begin
         sealed_request = case when v_state = 'done' or v_state = 'rejected' and v_in.settled_by = 'answer' then null else l.sealed_request end,
         aggregate = coalesce(l.aggregate, case when v_state = 'applied' then v_in.facts -> 0 ->> 'subject' end),
         resolution = coalesce(v_in.resolution, l.resolution), updated_at = clock_timestamp()
-      where l.id = v_in.id;
+      where l.id = v_in.id returning * into v_row;
     if v_in.pin is not null then
       insert into banyan.pin (context, client, side, until)
         values (v_row.context, v_in.pin ->> 'client', v_in.pin ->> 'side', clock_timestamp() + (v_in.pin ->> 'ms')::integer * interval '1 ms')
@@ -321,9 +321,12 @@ begin
     end if;
     if v_state = 'applied' then
       -- a captured change of a type that the answer does not speak of was held for this row: nobody else publishes it
-      v_state := banyan.ledger_publish(v_in.id, coalesce(v_in.facts, '[]') || (
-        select coalesce(jsonb_agg(e), '[]') from jsonb_array_elements(v_row.evidence) e
-          where not exists (select 1 from jsonb_array_elements(coalesce(v_in.facts, '[]')) f where f ->> 'type' = e ->> 'type')), v_in.park);
+      v_facts := coalesce(v_in.facts, '[]');
+      if v_row.evidence <> '[]' then
+        v_facts := v_facts || (select coalesce(jsonb_agg(e), '[]') from jsonb_array_elements(v_row.evidence) e
+          where not exists (select 1 from jsonb_array_elements(v_facts) f where f ->> 'type' = e ->> 'type'));
+      end if;
+      v_state := banyan.ledger_publish(v_row, v_facts, v_in.park);
     elsif v_state in ('unknown', 'rejected') and v_row.evidence <> '[]' then v_state := banyan.ledger_prove(v_in.id);
     elsif v_state = 'rejected' then v_state := banyan.ledger_compensate(v_in.id);
     end if;

@@ -108,7 +108,7 @@ const randomOf = (seed: number) => () => {
 describe('the relay', () => {
   it.each([true, false])('keeps order per subject while records fail, throttle and answers are lost (aggregate: %s)', async (aggregate) => {
     const subjects = subjectsOf(40);
-    await append(subjects, 25);
+    await append(subjects, 12);
     const random = randomOf(7);
     const fake = fakeStream(() => {
       const dice = random();
@@ -116,7 +116,7 @@ describe('the relay', () => {
     });
     relayOver(fake.stream, { aggregate, log: silent });
     await published();
-    expectOrder(fake.facts, subjects, 25);
+    expectOrder(fake.facts, subjects, 12);
   });
 
   it('reads what commits late, and what comes while it works', async () => {
