@@ -15,8 +15,11 @@ const product = z.object({
 /** Events of the context `inventory`, by type. */
 export const inventoryEvents = {
   'inventory.imported.v1': product,
-  /** Product or stock changed on legacy: the whole new state. */
-  'inventory.changed.v1': product,
+  /**
+   * Product or stock changed on legacy: the whole new state, and by how many pieces this change moved the stock. Who also books orders of the
+   * extracted side adds `stockDelta`: the absolute stock may or may not contain those orders already. Absent for a new product.
+   */
+  'inventory.changed.v1': product.extend({ stockDelta: z.number().int().optional() }),
   'inventory.deleted.v1': z.object({ id }),
 } as const;
 

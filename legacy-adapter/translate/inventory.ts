@@ -35,7 +35,9 @@ export const importedProduct = (rows: AggregateRows): Finding | null => {
 export const productFindings = ({ before, after }: AggregateChange): readonly Finding[] => {
   const [old, now] = [toProduct(before), toProduct(after)];
   if (!now) return old ? [{ kind: 'change', type: 'inventory.deleted.v1', data: { id: old.id }, key: null }] : [];
-  return JSON.stringify(old) === JSON.stringify(now) ? [] : [{ kind: 'change', type: 'inventory.changed.v1', data: now, key: null }];
+  if (JSON.stringify(old) === JSON.stringify(now)) return [];
+  const data = old ? { ...now, stockDelta: now.stock - old.stock } : now;
+  return [{ kind: 'change', type: 'inventory.changed.v1', data, key: null }];
 };
 
 /** Legacy writes for a fact of the extracted inventory service. */
