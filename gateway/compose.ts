@@ -49,7 +49,13 @@ const monotonic = (): number => performance.now();
 
 const urlOf = (host: string, port: number): string => `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
 
-type Store = { readonly db: Knex; readonly writeDb: Knex; readonly listener: Listener; readonly migrate: () => Promise<void> };
+type Store = {
+  readonly db: Knex;
+  readonly writeDb: Knex;
+  readonly relayDb: Knex;
+  readonly listener: Listener;
+  readonly migrate: () => Promise<void>;
+};
 
 /** Loaded only where there is a store: a plain proxy must be ready in a blink, and neither SQL nor the AWS SDK is light. */
 const openStore = async (url: string, log: Logger): Promise<Store> => {
@@ -58,23 +64,32 @@ const openStore = async (url: string, log: Logger): Promise<Store> => {
     import('./flags/listener.ts'),
     import('./migrations/migrate.ts'),
   ]);
-  const pool = (name: string, max: number): Knex =>
+  const pool = (name: string, max: number, timeoutMs: number): Knex =>
     knex({
       client: 'pg',
       connection: {
         connectionString: url,
         application_name: name,
         connectionTimeoutMillis: 3000,
-        statement_timeout: 30_000,
+        statement_timeout: timeoutMs,
+        query_timeout: timeoutMs + 1000,
         keepAlive: true,
       },
       pool: { min: 0, max },
-      acquireConnectionTimeout: 5000,
+      acquireConnectionTimeout: 3000,
+      // knex would write to stdout
+      log: {
+        warn: (message: unknown) => log.warn(String(message)),
+        error: (message: unknown) => log.warn(String(message)),
+        debug: () => undefined,
+        deprecate: () => undefined,
+      },
     });
-  // commands share transactions, so a few connections carry them; the rest is control, relay and evidence
   return {
-    db: pool('banyan-gateway', 10),
-    writeDb: pool('banyan-ledger', 6),
+    db: pool('banyan-gateway', 8, 30_000),
+    // commands share transactions, so a few connections carry them; a store that hangs must not hold a client for long
+    writeDb: pool('banyan-ledger', 6, 5_000),
+    relayDb: pool('banyan-relay', 3, 15_000),
     listener: createListener({ databaseUrl: url, log }),
     migrate: () => migrate(url),
   };
@@ -271,7 +286,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     await flags.stop();
     await listener?.stop();
     await live.retire(null);
-    await Promise.all([opened?.db.destroy(), opened?.writeDb.destroy()]);
+    if (opened) await Promise.all([opened.db, opened.writeDb, opened.relayDb].map((pool) => pool.destroy()));
   };
 
   return {

@@ -23,8 +23,9 @@ import { pairsOf } from './proxy/headers.ts';
 import type { Metrics } from './telemetry/metrics.ts';
 
 export type DualWritingDeps = {
-  /** Control and relay. */
   readonly db: Knex;
+  /** The relay's own: a busy data plane must not keep facts back. */
+  readonly relayDb: Knex;
   /** The two commits of commands. */
   readonly writeDb: Knex;
   readonly live: () => LiveParts;
@@ -130,7 +131,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
         ? { accessKeyId: 'banyan', secretAccessKey: 'banyan' }
         : undefined;
     relay = createRelay({
-      db,
+      db: deps.relayDb,
       memberId: deps.memberId,
       stream: createKinesisStream({ stream: streams.facts, region: streams.region, endpoint: streams.endpoint, credentials: dummy }),
       log,
@@ -139,14 +140,6 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     });
   }
   const wakeRelay = (): void => relay?.wake();
-  const dualWrite = createDualWrite({
-    db: deps.writeDb,
-    memberId: deps.memberId,
-    seal,
-    backlogFull: () => relay?.backlogFull() ?? false,
-    wakeRelay,
-    log,
-  });
   const operator = createOperator({ db, seal, routeOf, wakeRelay });
 
   /** Asks with the configured credentials; never with a client's. */
@@ -177,6 +170,15 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     if (got.body === null || !got.complete) throw new AppError('upstream-protocol', 'the answer is too large or broke off');
     return { status: answer.status, body: got.body };
   };
+  const dualWrite = createDualWrite({
+    db: deps.writeDb,
+    memberId: deps.memberId,
+    seal,
+    backlogFull: () => relay?.backlogFull() ?? false,
+    ask,
+    wakeRelay,
+    log,
+  });
   const recovery = createRecovery({
     db,
     memberId: deps.memberId,

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { AppError } from '@banyan/contracts/errors.ts';
+import { AppError, STATUS_OF } from '@banyan/contracts/errors.ts';
 import { HEADERS, type Reason, type Upstream as Side, type Stage } from '@banyan/contracts/vocabulary.ts';
 import { bucketOf } from './core/bucket.ts';
 import { type ContextFlag, type Decision, decide } from './core/decide.ts';
@@ -518,7 +518,7 @@ export const createPipeline = (d: PipelineDeps) => {
       await run(x, live);
     } catch (error) {
       if (x) {
-        finish(x, res.headersSent ? res.statusCode : error instanceof AppError && error.code === 'client-left' ? 499 : 500, error);
+        finish(x, res.headersSent ? res.statusCode : STATUS_OF[error instanceof AppError ? error.code : 'internal'], error);
       }
       sendProblem(req, res, error);
       req.on('error', noop);

@@ -98,11 +98,9 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     shadow,
     port: {
       parityReport: async (context) =>
-        live().contexts.has(context)
-          ? ((await evidence.parityReport(context, live().config.contexts[context]?.ramp.gate.parity)) as never)
-          : undefined,
-      pairs: (query) => evidence.pairs(query) as never,
-      pair: (id) => evidence.pair(id) as never,
+        live().contexts.has(context) ? await evidence.parityReport(context, live().config.contexts[context]?.ramp.gate.parity) : undefined,
+      pairs: evidence.pairs,
+      pair: evidence.pair,
     },
     async stop() {
       await shadow.stop();

@@ -178,3 +178,12 @@ export const storeIsAway = (error: unknown): boolean => {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code !== 'string' || !/^(?=.*[0-9])[0-9A-Z]{5}$/.test(code) || /^(08|53|57)/.test(code);
 };
+
+/** Keeps an answer that was asked for later; the first one stays. */
+export const keepAnswer = async (db: Knex, id: string, status: number, sealed: Buffer): Promise<void> => {
+  await db.raw('update banyan.ledger set response_status = ?, sealed_response = ? where id = ? and response_status is null', [
+    status,
+    sealed,
+    id,
+  ]);
+};

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { checkEventData } from '@banyan/contracts/events/index.ts';
-import type { LedgerState } from '@banyan/contracts/vocabulary.ts';
+import { HEADERS, type LedgerState } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import { buildTentative, eventsFor, knownAggregate } from '../core/event-mapping.ts';
 import { createBatcher } from './batcher.ts';
 import {
   beginRows,
+  keepAnswer,
   type LedgerBegin,
   type LedgerBegun,
   type LedgerSettle,
@@ -19,10 +20,11 @@ import {
   uuid7,
 } from './ledger.ts';
 import { createPinAnnouncer } from './pins.ts';
+import { type Ask, fillTemplate, readFinding } from './reconciler.ts';
 import type { Command } from './route-writes.ts';
 import type { Seal } from './seal.ts';
 import { type Outcome, settlement } from './settlement.ts';
-import { decodeResponse, encodeRequest, factsOf, jsonValue, requestHash, type StoredRequest } from './stored.ts';
+import { decodeResponse, encodeRequest, encodeResponse, factsOf, jsonValue, requestHash, type StoredRequest } from './stored.ts';
 import { createWaiting } from './waiting.ts';
 
 export type Log = { warn: (fields: object, message: string) => void; error: (fields: object, message: string) => void };
@@ -35,6 +37,8 @@ export type DualWriteDeps = {
   readonly seal: Seal;
   /** Is the outbox at 95 % of what it may hold? */
   readonly backlogFull: () => boolean;
+  /** Asks for the answer of a command that was settled without one. */
+  readonly ask: Ask;
   /** New facts are in the outbox. */
   readonly wakeRelay: () => void;
   readonly log: Log;
@@ -171,14 +175,42 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
     }
   };
 
+  /**
+   * The answer of a command that was proven applied without one: `resolve.body` picks what stands for it. Asked once, then kept.
+   * null = not configured, or the upstream does not tell.
+   */
+  const recall = async (command: Command, key: string, row: LedgerBegun): Promise<Begun | null> => {
+    const { resolve, route, context, answerLimitBytes } = command.writes;
+    if (resolve === null || resolve.body === null || (row.settled_by !== 'evidence' && row.settled_by !== 'resolve')) return null;
+    const path = fillTemplate(resolve.get, key, route, command.target);
+    if (path === null) return null;
+    try {
+      const answer = await deps.ask(context, command.upstream, path);
+      const finding = readFinding(resolve, answer.status, answer.body.toString());
+      if (finding.kind !== 'found' || finding.body === null) return null;
+      const response = {
+        status: resolve.status,
+        headers: [['content-type', 'application/json']] as const,
+        body: Buffer.from(finding.body),
+      };
+      await keepAnswer(db, row.id, response.status, seal.seal(row.id, 'response', encodeResponse(response, answerLimitBytes)));
+      return { kind: 'replay', id: row.id, ...response };
+    } catch (error) {
+      log.warn({ id: row.id, error: String(error) }, 'the answer of a settled command could not be asked for');
+      return null;
+    }
+  };
+
   /** What a row that is already there means for a repeat of its key; null = wait for it. */
-  const existing = (row: LedgerBegun): Begun | null => {
+  const existing = async (command: Command, key: string, row: LedgerBegun): Promise<Begun | null> => {
     if (row.response_status !== null && row.sealed_response !== null) {
       const { status, headers, body } = decodeResponse(seal.open(row.id, 'response', row.sealed_response));
       if (body !== null) return { kind: 'replay', id: row.id, status, headers, body };
     } else if (row.response_status === null) {
       if (row.state === 'parked') return { kind: 'accepted', id: row.id };
       if (row.state === 'intent' || row.state === 'sent' || row.state === 'unknown') return null;
+      const recalled = await recall(command, key, row);
+      if (recalled) return recalled;
     }
     throw new AppError('answer-lost', 'the command was settled, but its answer is not known any more', {
       details: { location: locationOf(row.id), state: row.state },
@@ -224,7 +256,9 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
     if (!/^[\x20-\x7e\x80-\xff]{1,255}$/.test(key))
       throw new AppError('bad-request', 'Idempotency-Key must have 1 to 255 printable characters');
     const { writes } = command;
-    const row = rowFor(command, key);
+    // what a mapping may look at includes the key that we made
+    const keyed = command.key === null ? { ...command, headers: { ...command.headers, [HEADERS.idempotencyKey]: key } } : command;
+    const row = rowFor(keyed, key);
     const until = Date.now() + writes.deadlineMs;
     for (let look = 0; ; look += 1) {
       const begun = await begins.add(row);
@@ -232,12 +266,12 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
       const patience = Math.max(1, Math.min(until - Date.now(), Math.min(250, 20 * 2 ** look) * (0.5 + Math.random())));
       switch (begun.outcome) {
         case 'sent':
-          return send(command, row.aggregate, begun.id, begun.fence, key, false);
+          return send(keyed, row.aggregate, begun.id, begun.fence, key, false);
         case 'resent':
         case 'again':
-          return send(command, row.aggregate, begun.id, begun.fence, key, true);
+          return send(keyed, row.aggregate, begun.id, begun.fence, key, true);
         case 'held':
-          return await held(command, row.aggregate, begun, key, until);
+          return await held(keyed, row.aggregate, begun, key, until);
         case 'reused':
           throw new AppError('key-reused', 'this Idempotency-Key was used with another request');
         case 'moved':
@@ -257,7 +291,7 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
           await waiting.wait(busyPlace(command, row.aggregate), patience);
           break;
         case 'exists': {
-          const answer = existing(begun);
+          const answer = await existing(keyed, key, begun);
           if (answer) return answer;
           for (let again = look; (await stateOf(db, begun.id)) === begun.state; again += 1) {
             if (Date.now() >= until || stopped) return { kind: 'accepted', id: begun.id };

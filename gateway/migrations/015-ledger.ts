@@ -25,6 +25,8 @@ create table banyan.ledger (
   method           text not null,
   target           text not null,
   aggregate        text,
+  -- the command did not name its aggregate: it makes a new one
+  creates          boolean not null default false,
   state            text not null check (state in (${LEDGER_STATES.map((state) => `'${state}'`).join(', ')})),
   attempts         integer not null default 0,
   upstream         text not null check (upstream in ('legacy', 'extracted')),
@@ -213,9 +215,9 @@ begin
     v_admit := v_admits ->> v_place;
 
     if v_admit in ('admitted', 'frozen') then
-      insert into banyan.ledger (id, context, route, event_types, idempotency_key, key_supplied, scope, request_hash, method, target, aggregate, state, attempts, upstream, publisher,
+      insert into banyan.ledger (id, context, route, event_types, idempotency_key, key_supplied, scope, request_hash, method, target, aggregate, creates, state, attempts, upstream, publisher,
           epoch, owner, sealed_request, tentative, traceparent, settle_ms, deadline_ms, settle_after, deadline)
-        values (v_in.id, v_in.context, v_in.route, v_in.event_types, v_in.key, v_in.key_supplied, v_in.scope, v_in.request_hash, v_in.method, v_in.target, v_in.aggregate,
+        values (v_in.id, v_in.context, v_in.route, v_in.event_types, v_in.key, v_in.key_supplied, v_in.scope, v_in.request_hash, v_in.method, v_in.target, v_in.aggregate, v_in.aggregate is null,
           case v_admit when 'admitted' then 'sent' else 'intent' end, case v_admit when 'admitted' then 1 else 0 end, v_in.upstream, v_in.publisher, v_in.epoch, v_in.owner,
           decode(v_in.sealed_request, 'base64'), v_in.tentative, v_in.traceparent, v_in.settle_ms, v_in.deadline_ms,
           clock_timestamp() + v_in.settle_ms * interval '1 ms', clock_timestamp() + v_in.deadline_ms * interval '1 ms')
@@ -410,7 +412,11 @@ begin
   v_open := exists (select 1 from banyan.ledger l where l.context = p_context and l.upstream = 'legacy' and l.state in ('sent', 'unknown') and l.created_at <= v_since);
 
   if p_kind = 'snapshot' then
-    if exists (select 1 from banyan.subject_head h where h.subject = p_subject and h.source in ('/banyan/' || p_context || '/legacy', '/banyan/' || p_context || '/extracted')) then
+    -- a fact from a command on a subject that existed before (it named its aggregate) does not tell the subject's state: the snapshot still must
+    if exists (select 1 from banyan.subject_head h where h.subject = p_subject and h.source in ('/banyan/' || p_context || '/legacy', '/banyan/' || p_context || '/extracted'))
+        and (not exists (select 1 from banyan.outbox o where o.context = p_context and o.subject = p_subject)
+          or exists (select 1 from banyan.outbox o left join banyan.ledger l on l.id = o.ledger_id
+            where o.context = p_context and o.subject = p_subject and (l.id is null or l.creates))) then
       update banyan.change_seen s set settled = true where s.context = p_context and s.change_id = p_change_id;
       return 'skipped';
     end if;

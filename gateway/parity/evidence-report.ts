@@ -1,3 +1,4 @@
+import type { DifferenceKind } from '@banyan/contracts/vocabulary.ts';
 import { type Gate, type Sprt, sprt, wilson } from '../core/parity/stats.ts';
 import type { CountRow, Totals } from './evidence.ts';
 
@@ -25,7 +26,7 @@ export type RouteReport = Figures & {
 export type FieldReport = {
   readonly route: string;
   readonly field: string;
-  readonly kind: string;
+  readonly kind: DifferenceKind;
   readonly rule: string | null;
   readonly count: number;
 };
@@ -87,7 +88,7 @@ export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): Parity
       };
     }),
     byField: totals.fields
-      .map(({ route, field, kind, rule, n }) => ({ route, field, kind, rule: rule === '' ? null : rule, count: n }))
+      .map(({ route, field, kind, rule, n }) => ({ route, field, kind: kind as DifferenceKind, rule: rule === '' ? null : rule, count: n }))
       .sort((a, b) => b.count - a.count)
       .slice(0, MAX_FIELDS),
   };

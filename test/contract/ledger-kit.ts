@@ -122,7 +122,16 @@ export const openStore = async (): Promise<Store> => {
     member: async (over = {}) => {
       const memberId = randomUUID();
       await db('banyan.member').insert({ id: memberId, name: 'test', heartbeat_at: db.raw("now() + interval '1 hour'") });
-      const write = createDualWrite({ db, memberId, seal, backlogFull: () => false, wakeRelay: () => {}, log: quiet, ...over });
+      const write = createDualWrite({
+        db,
+        memberId,
+        seal,
+        backlogFull: () => false,
+        ask: () => Promise.reject(new Error('nobody answers')),
+        wakeRelay: () => {},
+        log: quiet,
+        ...over,
+      });
       writes.push(write);
       return { ...write, memberId };
     },
