@@ -56,6 +56,25 @@ export const createPins = (
     if (oldest !== undefined) pins.delete(oldest);
   };
 
+  const load = async (): Promise<void> => {
+    if (!deps.db) return;
+    const rows = await deps
+      .db<{ context: string; client: string; side: Upstream; until: Date }>('banyan.pin')
+      .where('until', '>', deps.db.fn.now())
+      .limit(limit);
+    for (const row of rows) keep(row.context, row.client, row.side, deps.now() + Math.min(RECENT_MS, row.until.getTime() - Date.now()));
+  };
+
+  const hear = (payload: string): void => {
+    try {
+      const wall = Date.now();
+      for (const { context, client, side, until } of JSON.parse(payload) as Announcement[])
+        keep(context, client, side, deps.now() + Math.min(RECENT_MS, until - wall));
+    } catch {
+      deps.log.warn('a pin announcement could not be read');
+    }
+  };
+
   const write = async (db: Knex, part: readonly Announcement[]): Promise<void> => {
     const latest = [...new Map(part.map((pin) => [`${pin.context}\n${pin.client}`, pin])).values()];
     await db.raw(
@@ -86,22 +105,12 @@ export const createPins = (
     async start() {
       unlisten =
         deps.listener?.on(PIN_CHANNEL, (payload) => {
-          if (payload === '') return;
-          try {
-            const wall = Date.now();
-            for (const { context, client, side, until } of JSON.parse(payload) as Announcement[])
-              keep(context, client, side, deps.now() + Math.min(RECENT_MS, until - wall));
-          } catch {
-            deps.log.warn('a pin announcement could not be read');
-          }
+          // an empty one: the connection was away, so announcements may have been missed
+          if (payload === '') void load().catch((error) => deps.log.warn({ err: error }, 'pins could not be read again'));
+          else hear(payload);
         }) ?? null;
-      if (!deps.db) return;
-      const rows = await deps
-        .db<{ context: string; client: string; side: Upstream; until: Date }>('banyan.pin')
-        .where('until', '>', deps.db.fn.now())
-        .limit(limit);
-      for (const row of rows) keep(row.context, row.client, row.side, deps.now() + Math.min(RECENT_MS, row.until.getTime() - Date.now()));
-      await deps.db('banyan.pin').where('until', '<', deps.db.fn.now()).delete();
+      await load();
+      await deps.db?.('banyan.pin').where('until', '<', deps.db.fn.now()).delete();
     },
     async stop() {
       unlisten?.();

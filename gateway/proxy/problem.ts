@@ -28,6 +28,7 @@ export const sendProblem = (req: IncomingMessage, res: ServerResponse, error: un
     `${PSEUDONYM}; error=${proxyStatusOf(known)}`,
   ];
   if (known.retryAfterSeconds !== undefined) headers.push('Retry-After', String(known.retryAfterSeconds));
+  if (typeof known.details?.location === 'string') headers.push('Location', known.details.location);
   if (known.code === 'method-not-allowed' && typeof known.details?.allow === 'string') headers.push('Allow', known.details.allow);
   if (known.code === 'bad-request') markRefused(req.socket);
   // Not `req.complete` alone: it is false for a GET too until its (empty) body has been read.
