@@ -135,13 +135,15 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
         const startedAt = performance.now();
         const answer = await readRecords(kinesis, iterator!, PAGE_RECORDS, signal);
         const readAt = performance.now();
+        const oldest = answer.Records?.[0]?.ApproximateArrivalTimestamp;
+        worker.behindMs = Math.max(answer.MillisBehindLatest ?? 0, oldest ? Date.now() - oldest.getTime() : 0);
+        worker.seenAt = readAt;
         const ended = answer.NextShardIterator === undefined || answer.NextShardIterator === null;
         await applyRecords(worker, (answer.Records ?? []).map(entriesOf), ended, replayUntil);
         // a stop in the middle of a page leaves its rest unapplied; the checkpoint knows
         if (signal.aborted) return;
         iterator = answer.NextShardIterator;
         worker.behindMs = ended ? 0 : (answer.MillisBehindLatest ?? 0);
-        worker.seenAt = readAt;
         worker.trouble = null;
         attempt = 0;
         if (ended) {

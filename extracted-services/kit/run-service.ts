@@ -28,6 +28,8 @@ const readFlags = (): { replay: boolean; help: boolean } => {
 
 /** The whole life of a service's process: flags, environment, ready message, drain on SIGTERM and SIGINT; one line and exit code 2 when it cannot start. */
 export const runService = async (spec: ServiceSpec): Promise<void> => {
+  // whoever read the log may be gone; the service goes on, or ends, without it
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   const leaving = new AbortController();
   let service: Service | undefined;
   const end = (code: number, error?: unknown): never => {

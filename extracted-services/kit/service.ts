@@ -172,7 +172,9 @@ const createMetrics = (name: string, consumer: () => Consumer | undefined) => {
  * @throws StartError for a busy port, an unreachable database, a store or a stream that does not appear in time; nothing is left open then
  */
 export const startService = async (spec: ServiceSpec, config: ServiceConfig, options: StartOptions = {}): Promise<Service> => {
-  const log = options.log ?? pino({ level: config.logLevel, name: spec.name });
+  // pino's own destination never lets the process exit when whoever read stdout is gone and a line is still buffered (sonic-boom's flushSync
+  // repeats on EPIPE); a stream does
+  const log = options.log ?? pino({ level: config.logLevel, name: spec.name }, process.stdout);
   const { patienceMs = 60_000, signal } = options;
   let parts: Parts | undefined;
   let consumer: Consumer | undefined;
@@ -222,6 +224,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     await parts?.stop?.();
     kinesis.destroy();
     await database?.destroy();
+    log.info('stopped');
   };
 
   try {

@@ -116,20 +116,25 @@ export async function* allOrders(db: Knex): AsyncGenerator<Order[]> {
   }
 }
 
-/** Inserts or replaces an order with its lines. */
+/** Inserts or replaces an order with its lines; one statement, because most of what a page costs is round trips. */
 export const putOrder = async (trx: Knex, order: Order): Promise<void> => {
   await trx.raw(
-    `insert into svc_order.orders (id, user_id, total, currency, status, created_at, cancelled_at, ref) values (?, ?, ?, ?, ?, ?, ?, ?)
-     on conflict (id) do update set user_id = excluded.user_id, total = excluded.total, currency = excluded.currency, status = excluded.status,
-       created_at = excluded.created_at, cancelled_at = excluded.cancelled_at, ref = excluded.ref`,
-    [order.id, order.userId, order.total, order.currency, order.status, order.createdAt, order.cancelledAt, order.ref],
-  );
-  await trx.raw('delete from svc_order.order_item where order_id = ? and position > ?', [order.id, order.items.length]);
-  await trx.raw(
-    `insert into svc_order.order_item (order_id, position, product_id, quantity, price)
-     select ?, l.n, l.p, l.q, l.u from json_to_recordset(?::json) as l (n int, p bigint, q int, u double precision)
+    `with o as (
+       insert into svc_order.orders (id, user_id, total, currency, status, created_at, cancelled_at, ref)
+       values (:id, :userId, :total, :currency, :status, :createdAt, :cancelledAt, :ref)
+       on conflict (id) do update set user_id = excluded.user_id, total = excluded.total, currency = excluded.currency, status = excluded.status,
+         created_at = excluded.created_at, cancelled_at = excluded.cancelled_at, ref = excluded.ref
+     ), gone as (
+       delete from svc_order.order_item where order_id = :id and position > :lines
+     )
+     insert into svc_order.order_item (order_id, position, product_id, quantity, price)
+     select :id, l.n, l.p, l.q, l.u from json_to_recordset(:items::json) as l (n int, p bigint, q int, u double precision)
      on conflict (order_id, position) do update set product_id = excluded.product_id, quantity = excluded.quantity, price = excluded.price`,
-    [order.id, JSON.stringify(order.items.map((item, index) => ({ n: index + 1, p: item.productId, q: item.quantity, u: item.price })))],
+    {
+      ...order,
+      lines: order.items.length,
+      items: JSON.stringify(order.items.map((item, index) => ({ n: index + 1, p: item.productId, q: item.quantity, u: item.price }))),
+    },
   );
 };
 

@@ -1,7 +1,11 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import type { Knex } from 'knex';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
-import { type Running, run } from '../harness/processes.ts';
+import { type Running, repository, run } from '../harness/processes.ts';
 import { until } from '../harness/wait.ts';
 import { fact, openStore, publish, startStream } from './kit-fixtures.ts';
 
@@ -113,6 +117,27 @@ it('says in one line why it cannot start', async () => {
   expect(await own.exited).toEqual({ code: 0, signal: null });
   expect(own.stdout.join('\n')).toContain('npm run service -- order [--replay]');
 });
+
+it('ends although nobody reads its log any more', async () => {
+  const child = spawn(process.execPath, [join(repository, 'extracted-services/run.ts'), 'notification'], {
+    stdio: ['ignore', 'pipe', 'ignore', 'ipc'],
+    env: {
+      ...process.env,
+      NODE_OPTIONS: '',
+      PORT: '0',
+      DATABASE_URL: database.url,
+      KINESIS_ENDPOINT: stream.url,
+      BANYAN_STREAM: stream.stream,
+    },
+  });
+  await once(child, 'message');
+  child.stdout?.destroy();
+  const ended = once(child, 'exit');
+  child.kill('SIGTERM');
+  const [code] = await Promise.race([ended, pause(15_000, ['still running after 15 s'], { ref: false })]);
+  child.kill('SIGKILL');
+  expect(code).toBe(0);
+}, 30_000);
 
 it('ends while it still waits for its stream', async () => {
   const child = run('extracted-services/run.ts', ['notification'], {
