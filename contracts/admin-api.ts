@@ -22,7 +22,7 @@ export const reasonSchema = z.string({ error: REASON }).trim().min(1, { error: R
 
 const PERCENT = 'a percentage from 0 to 100 in steps of 0.01, such as 12.5';
 /** A basis point is the resolution; the tolerance forgives binary fractions such as 0.07 * 100. */
-export const percentSchema = z
+const percentSchema = z
   .number({ error: PERCENT })
   .min(0, { error: PERCENT })
   .max(100, { error: PERCENT })
@@ -38,7 +38,7 @@ export const pageOf = <T extends z.ZodType>(item: T) => z.strictObject({ items: 
 export type Page<T> = { readonly items: readonly T[]; readonly next: string | null };
 
 /** How far a flip got; `undone` = everything is as before, `detail` says why. */
-export const FLIP_STATES = ['pending', 'freezing', 'draining', 'watermark', 'switching', 'done', 'undone'] as const;
+const FLIP_STATES = ['pending', 'freezing', 'draining', 'watermark', 'switching', 'done', 'undone'] as const;
 const flipRef = z.strictObject({ id: uuid, state: oneOf(FLIP_STATES) });
 export const flipSchema = z.strictObject({
   id: uuid,
@@ -250,7 +250,6 @@ export const stageChangeSchema = z.strictObject({
   /** The version that the caller has seen; another one is 409. */
   ifVersion: z.number({ error: 'the version as a whole number' }).int({ error: 'the version as a whole number' }).min(0).optional(),
 });
-export type StageChange = z.input<typeof stageChangeSchema>;
 export const killSchema = z.strictObject({ reason: reasonSchema, now: yesNo.optional() });
 export const reasonedSchema = z.strictObject({ reason: reasonSchema });
 export const resolveSchema = z.strictObject({ as: oneOf(RESOLUTIONS), reason: reasonSchema });

@@ -7,8 +7,7 @@ export const formatSequence = (sequence: bigint | number): string => String(sequ
 /** `/banyan/{context}/{legacy|extracted}`: who executed the change that the fact reports. */
 export const sourceOf = (context: string, origin: 'legacy' | 'extracted'): string => `/banyan/${context}/${origin}`;
 
-export const PHASES = ['tentative', 'confirmed', 'compensated'] as const;
-export type Phase = (typeof PHASES)[number];
+const PHASES = ['tentative', 'confirmed', 'compensated'] as const;
 
 /**
  * A fact on the stream: CloudEvents 1.0, structured JSON in the record's Data, with Banyan's extensions.

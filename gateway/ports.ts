@@ -53,6 +53,9 @@ export type Outcome =
   /** It may have been done. */
   | { readonly kind: 'lost'; readonly why: string };
 
+/** Announces pins to the other replicas: a JSON array of `{context, client, side, until}`, `until` in ms since 1970. */
+export const PIN_CHANNEL = 'banyan_pin';
+
 /** Which side has a client's last command of a context. */
 export type Pins = {
   /** @param stored the terminal commit of a ledgered command has written it already */

@@ -4,7 +4,7 @@ import { inventoryEvents } from './inventory.ts';
 import { orderEvents } from './order.ts';
 
 /** Every event type that has a published schema. */
-export const eventSchemas: Readonly<Record<string, z.ZodType>> = { ...orderEvents, ...inventoryEvents };
+const eventSchemas: Readonly<Record<string, z.ZodType>> = { ...orderEvents, ...inventoryEvents };
 
 /**
  * Checks `data` against the schema of `type`. A type without a schema here is the user's own: it must only be an object.

@@ -24,4 +24,3 @@ export const inventoryEvents = {
 } as const;
 
 export type ProductState = z.infer<typeof product>;
-export type InventoryEventType = keyof typeof inventoryEvents;

@@ -41,4 +41,3 @@ export const orderEvents = {
 } as const;
 
 export type OrderState = z.infer<typeof order>;
-export type OrderEventType = keyof typeof orderEvents;

@@ -10,7 +10,7 @@ type Change = { readonly path: string; readonly running?: unknown; readonly file
 const isTree = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null;
 
 /** Leaves that differ; an absent side's key is left out. */
-export const differences = (running: unknown, file: unknown, path = ''): readonly Change[] => {
+const differences = (running: unknown, file: unknown, path = ''): readonly Change[] => {
   if (isTree(running) && isTree(file) && Array.isArray(running) === Array.isArray(file)) {
     const keys = [...new Set([...Object.keys(running), ...Object.keys(file)])];
     const below = (key: string): string => (Array.isArray(file) ? `${path}[${key}]` : path === '' ? key : `${path}.${key}`);

@@ -11,7 +11,7 @@ import { type Io, printJson, type Register } from './output.ts';
 import { contextTable } from './status.ts';
 
 /** Reads `--percent` into basis points. */
-export const percentArgument = (text: string): number => {
+const percentArgument = (text: string): number => {
   const parsed = parsePercent(text);
   if (!parsed.ok) throw new InvalidArgumentError(`Expected ${parsed.expected}.`);
   return parsed.value;

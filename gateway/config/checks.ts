@@ -28,7 +28,7 @@ const segmentsOf = (pattern: string): readonly string[] => trimmed(pattern).spli
 const shapeOf = (pattern: string): string => trimmed(pattern).replaceAll(/:[A-Za-z0-9_]+/g, ':');
 
 /** Does every path of `inner` match `outer` too? Exact for patterns with at most one `**`, which is all that the syntax allows. */
-export const covers = (outer: string, inner: string): boolean => {
+const covers = (outer: string, inner: string): boolean => {
   const walk = (a: readonly string[], b: readonly string[]): boolean => {
     const [first, ...rest] = a;
     if (first === undefined) return b.length === 0;

@@ -56,7 +56,7 @@ const distance = (a: string, b: string): number => {
 };
 
 /** The candidate that was probably meant, if one is near. */
-export const nearest = (word: string, candidates: readonly string[]): string | undefined => {
+const nearest = (word: string, candidates: readonly string[]): string | undefined => {
   if (word.length > 64) return undefined;
   const ranked = candidates
     .map((candidate) => ({ candidate, edits: distance(word.toLowerCase(), candidate.toLowerCase()) }))

@@ -149,7 +149,7 @@ const writes = object({
 });
 
 /** Methods of a match that names none. */
-export const ANY_METHOD = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
+const ANY_METHOD = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
 
 const method = () =>
   textual('an HTTP method in capitals, such as GET', (raw) =>

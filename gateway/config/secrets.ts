@@ -1,5 +1,5 @@
 /** What stands in the place of a secret. */
-export const MASK = '***';
+const MASK = '***';
 
 const SECRET_KEYS = new Set(['token', 'key', 'value']);
 const SECRET_PARENTS: Readonly<Record<string, readonly string[]>> = { key: ['seal', 'tls'], value: ['auth'], token: ['tokens'] };

@@ -37,7 +37,7 @@ export const parsePathPattern = (raw: string): Parsed<string> => {
 };
 
 /** Is this JSONPath one that we evaluate? Members, indexes, slices, wildcards, unions and `..`; no filters or scripts, which would run code from a file. */
-export const parseJsonPath = (raw: string): Parsed<string> => {
+const parseJsonPath = (raw: string): Parsed<string> => {
   const expected = 'a JSONPath such as $.items[0].id, $.items[*].id or $..password';
   if (!raw.startsWith('$') || raw.length > 512) return bad(expected);
   const step =

@@ -1,7 +1,7 @@
 import murmur from 'murmurhash3js-revisited';
 
 /** Buckets in all; a canary share is counted in them, so its resolution is 0.01 %. */
-export const BUCKETS = 10_000;
+const BUCKETS = 10_000;
 
 const utf8 = new TextEncoder();
 

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-export const LANES = 16;
+const LANES = 16;
 
 export type LanesDeps = {
   readonly db: Knex;

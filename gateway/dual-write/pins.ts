@@ -1,8 +1,6 @@
 import type { Upstream } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
-
-/** PostgreSQL channel; the payload is a JSON array of pins. */
-export const PIN_CHANNEL = 'banyan_pin';
+import { PIN_CHANNEL } from '../ports.ts';
 
 /** `client` is the keyed hash of the sticky key; `until` in ms since 1970. */
 export type Pin = { readonly context: string; readonly client: string; readonly side: Upstream; readonly until: number };

@@ -88,7 +88,7 @@ const exactNumber = (token: string): number | string => {
 };
 
 /** JSON or form fields as values for a mapping; text as text; undefined for anything that is neither. */
-export const bodyValue = (contentType: string | undefined, body: Buffer | null): unknown => {
+const bodyValue = (contentType: string | undefined, body: Buffer | null): unknown => {
   if (body === null || body.length === 0) return undefined;
   const type = (contentType ?? '').split(';', 1)[0]!.trim().toLowerCase();
   if (type === 'application/x-www-form-urlencoded') {

@@ -4,7 +4,6 @@ import { STAGES, UPSTREAMS } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import { z } from 'zod';
-import type { ContextFlag } from '../core/decide.ts';
 import { FLAG_CHANNEL, type FlagSeed, loadFlags, type StoredFlag, seedFlags } from './flag-store.ts';
 import type { Listener } from './listener.ts';
 
@@ -299,6 +298,3 @@ export const createFlags = (deps: FlagsDeps): Flags => {
     },
   };
 };
-
-/** What the pure rules read. */
-export type { ContextFlag };

@@ -2,11 +2,8 @@ import { createHmac } from 'node:crypto';
 import type { Upstream } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
-import type { Pins } from '../ports.ts';
+import { PIN_CHANNEL, type Pins } from '../ports.ts';
 import type { Listener } from './listener.ts';
-
-/** Pins of other replicas come here: a JSON array of `{context, client, side, until}`, `until` in ms since 1970. */
-export const PIN_CHANNEL = 'banyan_pin';
 
 type Announcement = { readonly context: string; readonly client: string; readonly side: Upstream; readonly until: number };
 

@@ -21,7 +21,7 @@ const DECODERS: Readonly<Record<string, Decoder>> = {
 const MAX_CODINGS = 3;
 
 /** SHA-256 over bytes, hex. */
-export const digestOf = (body: Uint8Array): string => createHash('sha256').update(body).digest('hex');
+const digestOf = (body: Uint8Array): string => createHash('sha256').update(body).digest('hex');
 
 /**
  * Takes the content codings (gzip, deflate, br, zstd, also several) off an observation's body, in zlib's threads.

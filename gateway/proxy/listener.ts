@@ -35,7 +35,7 @@ export type Listener = {
 const NEVER_UPGRADED = /(?:^|,)\s*(?:h2c|h2|http\/[\d.]+|tls\/[\d.]+)\s*(?:,|$)/i;
 
 /** Is this upgrade taken? A request with a body is not: its body and the new protocol would share one stream. Otherwise Upgrade is ignored (RFC 9110 7.8). */
-export const shouldUpgrade = (req: IncomingMessage): boolean =>
+const shouldUpgrade = (req: IncomingMessage): boolean =>
   req.headers.upgrade !== undefined &&
   !NEVER_UPGRADED.test(req.headers.upgrade) &&
   req.httpVersionMinor > 0 &&

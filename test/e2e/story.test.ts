@@ -145,7 +145,8 @@ describe('the story of the order context', () => {
     await until(() => stack.pids().order === undefined, { describe: 'the order service to be gone', timeoutMs: 20_000 });
     const opened = async (): Promise<boolean> => (await contextNow(stack, 'order')).breaker.state !== 'closed';
     let asked = 0;
-    for (; asked < 1000 && !(asked % 20 === 0 && (await opened())); asked++) expect((await user(asked).order(placed[0]!.id)).status).toBe(200);
+    for (; asked < 1000 && !(asked % 20 === 0 && (await opened())); asked++)
+      expect((await user(asked).order(placed[0]!.id)).status).toBe(200);
     expect(await opened()).toBe(true);
     const served = await user(1).order(placed[0]!.id);
     expect([served.status, sideOf(served.route)]).toEqual([200, 'legacy']);

@@ -7,7 +7,7 @@ import { pathText } from './path.ts';
 import type { CompiledRules } from './rules.ts';
 
 /** More differences than this say nothing new; the rest is not listed. */
-export const MAX_DIFFERENCES = 1_000;
+const MAX_DIFFERENCES = 1_000;
 
 type Found = Difference & { readonly rule: string | undefined };
 type BodyResult = { readonly found: readonly Found[]; readonly note?: string };

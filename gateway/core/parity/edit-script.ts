@@ -2,7 +2,7 @@
 export type Kept = { readonly a: number; readonly b: number };
 
 /** Above this many edits the arrays have little in common, and the trace (edits² / 2 integers) would grow for nothing. */
-export const MAX_EDITS = 600;
+const MAX_EDITS = 600;
 
 /**
  * Myers' greedy O((n+m)·d) longest common subsequence of two lists of interned elements

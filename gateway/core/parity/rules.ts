@@ -106,6 +106,3 @@ export const compileRules = (rules: ParityRules, now: number): CompiledRules => 
     validUntilMs,
   };
 };
-
-/** No rules at all. */
-export const NO_RULES: CompiledRules = compileRules({}, 0);

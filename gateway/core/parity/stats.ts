@@ -23,7 +23,7 @@ export type Gate = {
   readonly beta: number;
 };
 
-export const DEFAULT_GATE: Gate = { good: 0.9995, bad: 0.998, alpha: 0.01, beta: 0.05 };
+const DEFAULT_GATE: Gate = { good: 0.9995, bad: 0.998, alpha: 0.01, beta: 0.05 };
 
 export type Sprt = { readonly state: 'promote' | 'rollback' | 'continue'; readonly llr: number };
 
