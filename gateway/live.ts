@@ -3,7 +3,7 @@ import { AppError } from '@banyan/contracts/errors.ts';
 import type { Config, ContextConfig } from './config.ts';
 import { compileRoutes, type RoutePattern } from './core/match.ts';
 import { planMove } from './core/stage-moves.ts';
-import type { Live, LiveContext, RouteSettings } from './pipeline.ts';
+import type { Live, LiveContext, RouteSettings } from './exchange.ts';
 import type { Trusted } from './proxy/peer.ts';
 import { createUpstream, type Upstream } from './proxy/upstream.ts';
 import { type Breaker, createBreaker } from './resilience/breaker.ts';

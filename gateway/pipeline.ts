@@ -1,118 +1,42 @@
-import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { AppError, STATUS_OF } from '@banyan/contracts/errors.ts';
-import { HEADERS, type Reason, type Upstream as Side, type Stage } from '@banyan/contracts/vocabulary.ts';
+import type { Upstream as Side, Stage } from '@banyan/contracts/vocabulary.ts';
+import { createCommands, WRITES_PATH } from './commands.ts';
 import { bucketOf } from './core/bucket.ts';
-import { type ContextFlag, type Decision, decide } from './core/decide.ts';
-import type { Routes } from './core/match.ts';
+import { type Decision, decide } from './core/decide.ts';
 import type { Observation } from './core/parity/observation.ts';
-import type { Flags } from './flags/flags.ts';
-import type { Begun, Command, CommandWriter, JournalEntry, Outcome, Pins, ScopeParts, ShadowOffer } from './ports.ts';
+import {
+  type Exchange,
+  frozen,
+  ID_COOKIE,
+  type Live,
+  type LiveContext,
+  type PipelineDeps,
+  type RouteSettings,
+  stickyOf,
+  THAW_MS,
+  unavailable,
+} from './exchange.ts';
 import type { Answer } from './proxy/answer.ts';
-import { holdBack, wholeAnswer } from './proxy/buffered.ts';
-import { type Call, copyOf, prepare } from './proxy/call.ts';
+import { type Call, prepare } from './proxy/call.ts';
 import { readBody } from './proxy/collect.ts';
-import { headerOf, pairsOf } from './proxy/headers.ts';
-import type { Trusted } from './proxy/peer.ts';
+import { pairsOf } from './proxy/headers.ts';
 import { sendProblem } from './proxy/problem.ts';
 import { type Delivered, reply } from './proxy/reply.ts';
-import type { Upstream } from './proxy/upstream.ts';
-import type { Breaker } from './resilience/breaker.ts';
 
-/** What the configuration says of one route. */
-export type RouteSettings = {
-  readonly writes: { readonly bodyLimit: number; readonly answerLimit: number };
-  /** Every command of this route goes through the ledger. */
-  readonly ledgered: boolean;
-  readonly pattern: string;
-  /** For logs and metrics: `POST /api/orders`, or the bare pattern where a route has several methods. */
-  readonly label: string;
-};
-
-/** One context as requests meet it; swapped whole at a reload. */
-export type LiveContext = {
-  readonly name: string;
-  /** Salt of the bucket: the group, else the context. */
-  readonly salt: string;
-  readonly stickyKey: readonly { readonly from: 'header' | 'cookie'; readonly name: string }[];
-  readonly else: 'legacy' | 'refuse' | null;
-  readonly extracted: { readonly upstream: Upstream; readonly breaker: Breaker } | null;
-  readonly pinMs: number;
-  /** Bodies up to this size are kept for comparison, bytes. */
-  readonly compareLimit: number;
-  /** Events or back-sync hang on its commands: they need a fresh flag. */
-  readonly dual: boolean;
-};
-
-/** Everything a reload swaps, read once per request. */
-export type Live = {
-  readonly routes: Routes<RouteSettings>;
-  readonly contexts: ReadonlyMap<string, LiveContext>;
-  readonly legacy: Upstream;
-  readonly trusted: Trusted;
-  readonly debugHeaders: boolean;
-  readonly maxStaleMs: number;
-};
-
-export type PipelineDeps = {
-  readonly live: () => Live;
-  readonly flags: Flags;
-  readonly writer: CommandWriter | null;
-  readonly pins: Pins;
-  /** Does the extracted side lag behind by more than a pin covers? */
-  readonly stale: (context: string) => boolean;
-  readonly shadow: { offer(offer: ShadowOffer): void; wants(context: string, operation: 'query', method: string, target: string): boolean };
-  readonly journal: { note(entry: JournalEntry): void };
-  readonly now: () => number;
-};
-
-/** The cookie that Banyan issues where a canary client has no sticky key of its own. */
-const ID_COOKIE = 'banyan-id';
-/** How long a command waits for a flip to end before it is refused. */
-const THAW_MS = 2000;
 /** A query with a body up to this size can be sent a second time, to legacy. */
 const REPLAYABLE_BYTES = 1024 * 1024;
-const WRITES_PATH = '/_banyan/writes/';
 
-type Sticky = { readonly key: string | null; readonly issued: string | null };
-
-/** What the rest of a request's life needs to know of it. */
-type Exchange = {
-  readonly call: Call;
-  readonly res: ServerResponse;
-  readonly startedAt: number;
-  context: LiveContext | null;
-  flag: ContextFlag | null;
-  label: string | null;
-  operation: 'query' | 'command' | null;
-  decision: Decision | null;
-  reason: Reason | null;
-  upstream: Side | null;
-  sticky: Sticky;
-  shadowed: boolean;
-  pinned: boolean;
-};
-
-const cookieOf = (header: string | undefined, name: string): string | undefined => {
-  if (header === undefined) return undefined;
-  for (const part of header.split(';')) {
-    const at = part.indexOf('=');
-    if (at > 0 && part.slice(0, at).trim() === name) return part.slice(at + 1).trim() || undefined;
+/** A shared cache must not hand one client's cookie to another; what is stricter already stays as it is. */
+const keepPrivate = (rawHeaders: string[]): void => {
+  const kept: string[] = [];
+  for (let i = rawHeaders.length - 2; i >= 0; i -= 2) {
+    if (rawHeaders[i]!.toLowerCase() !== 'cache-control') continue;
+    kept.unshift(...rawHeaders[i + 1]!.split(',').map((directive) => directive.trim()));
+    rawHeaders.splice(i, 2);
   }
-  return undefined;
-};
-
-const stickyOf = (call: Call, context: LiveContext, issue: boolean): Sticky => {
-  const cookies = headerOf(call.headers, 'cookie');
-  const own = cookieOf(cookies, ID_COOKIE);
-  if (own !== undefined) return { key: own, issued: null };
-  for (const { from, name } of context.stickyKey) {
-    const value = from === 'header' ? headerOf(call.headers, name) : cookieOf(cookies, name);
-    if (value !== undefined && value !== '') return { key: value, issued: null };
-  }
-  if (!issue) return { key: null, issued: null };
-  const id = randomUUID();
-  return { key: id, issued: id };
+  const rest = kept.filter((directive) => directive !== '' && !/^(public|private|s-maxage)\b/i.test(directive));
+  rawHeaders.push('cache-control', ['private', ...rest].join(', '));
 };
 
 const isFailure = (answer: Answer): boolean => answer.status >= 500;
@@ -147,10 +71,7 @@ export const createPipeline = (d: PipelineDeps) => {
     if (x.sticky.issued !== null && x.flag?.stage === 'canary') {
       const secure = x.call.req && 'encrypted' in x.call.req.socket ? '; Secure' : '';
       headers.push('set-cookie', `${ID_COOKIE}=${x.sticky.issued}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000${secure}`);
-      // a shared cache must not hand one client's cookie to another
-      const kept = answer.rawHeaders;
-      for (let i = kept.length - 2; i >= 0; i -= 2) if (kept[i]!.toLowerCase() === 'cache-control') kept.splice(i, 2);
-      headers.push('cache-control', 'private');
+      keepPrivate(answer.rawHeaders);
     }
     const { status, rawHeaders } = answer;
     const seen = x.shadowed && x.context ? [...rawHeaders] : null;
@@ -229,13 +150,6 @@ export const createPipeline = (d: PipelineDeps) => {
     return toLegacy(x, live, body);
   };
 
-  const unavailable = (context: LiveContext, cause: unknown): AppError =>
-    new AppError('context-unavailable', `the service that owns ${context.name} cannot take this request just now`, {
-      cause,
-      retryable: true,
-      retryAfterSeconds: cause instanceof AppError ? (cause.retryAfterSeconds ?? 1) : 1,
-    });
-
   /** Nobody stands in for the owner of a write: an answer passes as it is, no answer is an error that says whether anything was sent. */
   const toExtracted = async (
     x: Exchange,
@@ -275,134 +189,16 @@ export const createPipeline = (d: PipelineDeps) => {
   /** A command of a route without events or back-sync: no ledger, no retry, no fallback. */
   const plainCommand = async (x: Exchange, live: Live, context: LiveContext, decision: Decision): Promise<void> => {
     const answer = decision.kind === 'extracted-only' ? await toExtracted(x, context, x.call) : await toLegacy(x, live);
-    await deliver(x, live, answer);
     if (x.sticky.key !== null && answer.status < 400 && x.upstream)
       d.pins.set(context.name, x.sticky.key, x.upstream, context.pinMs, false);
+    await deliver(x, live, answer);
   };
-
-  /**
-   * Commits the command to the ledger under the flag of this moment. A freeze may reach the store before our snapshot, or end while we wait:
-   * then the decision is taken again, for at most as long as a command may wait.
-   */
-  const admit = async (
-    x: Exchange,
-    context: LiveContext,
-    maxStage: Stage | undefined,
-    command: Omit<Command, 'upstream' | 'epoch'>,
-  ): Promise<{ begun: Begun; side: Side }> => {
-    const deadline = d.now() + THAW_MS;
-    for (;;) {
-      const decision = decideNow(x, context, maxStage);
-      if (decision.kind === 'unavailable') throw unavailable(context, null);
-      if (decision.kind !== 'frozen') {
-        const side: Side = decision.kind === 'extracted-only' ? 'extracted' : 'legacy';
-        try {
-          return { begun: await d.writer!.begin({ ...command, upstream: side, epoch: x.flag!.epoch }), side };
-        } catch (error) {
-          if (!(error instanceof AppError) || error.code !== 'context-frozen' || d.now() >= deadline) throw error;
-          await d.flags.refresh();
-        }
-      }
-      const left = deadline - d.now();
-      if (left <= 0 || !(await d.flags.thawed(context.name, left)))
-        throw new AppError('context-frozen', `the writes of ${context.name} are being handed over`, {
-          retryable: true,
-          retryAfterSeconds: 1,
-        });
-    }
-  };
-
-  const ledgeredCommand = async (
-    x: Exchange,
-    live: Live,
-    context: LiveContext,
-    settings: RouteSettings,
-    params: Readonly<Record<string, string>>,
-    maxStage: Stage | undefined,
-  ): Promise<void> => {
-    const { call } = x;
-    if (!d.writer) throw new AppError('store-unavailable', 'this route needs the store', { retryable: true, retryAfterSeconds: 2 });
-    const body = await readBody(call, settings.writes.bodyLimit);
-    x.sticky = stickyOf(call, context, false);
-    const key = headerOf(call.headers, HEADERS.idempotencyKey) ?? null;
-    const { begun, side } = await admit(x, context, maxStage, {
-      context: context.name,
-      route: `${call.method} ${settings.pattern}`,
-      method: call.method,
-      target: call.target,
-      params,
-      headers: call.headers,
-      body,
-      key,
-      scope: scopeOf(x),
-      traceparent: headerOf(call.headers, 'traceparent') ?? null,
-      pin: x.sticky.key === null ? null : { stickyKey: x.sticky.key, ms: context.pinMs },
-    });
-    const flag = x.flag!;
-    x.upstream = side;
-    if (begun.kind === 'replay') return deliver(x, live, wholeAnswer(begun.status, '', [...begun.headers], begun.body));
-    if (begun.kind === 'accepted') {
-      const text = Buffer.from(JSON.stringify({ id: begun.id, state: 'unknown' }));
-      return deliver(
-        x,
-        live,
-        wholeAnswer(
-          202,
-          'Accepted',
-          [
-            'content-type',
-            'application/json',
-            'content-length',
-            String(text.length),
-            'location',
-            `${WRITES_PATH}${begun.id}`,
-            'retry-after',
-            '1',
-          ],
-          text,
-        ),
-      );
-    }
-
-    // a client that leaves must not break off a command: the copy does not know it
-    const headers = [
-      HEADERS.idempotencyKey,
-      begun.key,
-      ...(side === 'extracted' ? [HEADERS.epoch, String(flag.epoch), HEADERS.write, begun.id] : []),
-    ];
-    const settle = (outcome: Outcome): Promise<void> => d.writer!.settle(begun, outcome);
-    let answer: Answer;
-    try {
-      const sent = copyOf(call);
-      answer =
-        side === 'extracted' ? await toExtracted(x, context, sent, { body, headers }) : await live.legacy.forward(sent, { body, headers });
-    } catch (error) {
-      const known = error instanceof AppError ? error : null;
-      const cause = known?.cause instanceof AppError ? known.cause : known;
-      await settle(cause?.sent === 'no' ? { kind: 'not-sent', why: cause.message } : { kind: 'lost', why: cause?.message ?? 'no answer' });
-      if (known && key !== null && known.retryAfterSeconds === undefined)
-        throw new AppError(known.code, known.message, { cause: known.cause, sent: known.sent, retryAfterSeconds: 1, retryable: true });
-      throw error;
-    }
-    const held = await holdBack(answer, settings.writes.answerLimit);
-    const { status } = answer;
-    if (!held.complete && held.error && status < 400) await settle({ kind: 'lost', why: 'the answer broke off' });
-    else await settle({ kind: 'answered', status, headers: answer.rawHeaders, body: held.body });
-    if (status < 400 && x.sticky.key !== null) d.pins.set(context.name, x.sticky.key, side, context.pinMs, true);
-    await deliver(x, live, held.release());
-  };
-
-  const scopeOf = (x: Exchange): ScopeParts => ({
-    authorization: headerOf(x.call.headers, 'authorization') ?? null,
-    stickyKey: x.sticky.issued === null ? x.sticky.key : null,
-  });
 
   const decideNow = (x: Exchange, context: LiveContext, maxStage: Stage | undefined): Decision => {
     const flag = d.flags.current(context.name);
     if (!flag) throw new AppError('context-unavailable', `the store does not know the context ${context.name}`, { retryAfterSeconds: 5 });
     x.flag = flag;
-    const command = x.operation === 'command';
-    x.sticky = stickyOf(x.call, context, flag.stage === 'canary' && !command);
+    if (x.sticky.key === null) x.sticky = stickyOf(x.call, context, flag.stage === 'canary');
     const pin = x.sticky.key === null ? null : d.pins.get(context.name, x.sticky.key);
     x.pinned = pin !== null;
     const decision = decide(flag, {
@@ -431,55 +227,24 @@ export const createPipeline = (d: PipelineDeps) => {
         retryable: true,
         retryAfterSeconds: 2,
       });
-    if (x.operation === 'command' && settings.ledgered) return ledgeredCommand(x, live, context, settings, params, maxStage);
+    if (x.operation === 'command' && settings.ledgered) return commands.ledgered(x, live, { context, settings, params, maxStage });
     let decision = decideNow(x, context, maxStage);
     if (x.operation === 'query') return query(x, live, context, decision);
     if (decision.kind === 'frozen') {
       await d.flags.thawed(context.name, THAW_MS);
       decision = decideNow(x, context, maxStage);
     }
-    if (decision.kind === 'frozen')
-      throw new AppError('context-frozen', `the writes of ${context.name} are being handed over`, {
-        retryable: true,
-        retryAfterSeconds: 1,
-      });
+    if (decision.kind === 'frozen') throw frozen(context.name);
     if (decision.kind === 'unavailable') throw unavailable(context, null);
     return plainCommand(x, live, context, decision);
   };
 
-  /** `GET /_banyan/writes/{id}`: how a write that outlasted its request ended; readable with the same key and scope only. */
-  const writeStatus = async (x: Exchange, live: Live): Promise<void> => {
-    const id = x.call.path!.slice(WRITES_PATH.length);
-    const key = headerOf(x.call.headers, HEADERS.idempotencyKey);
-    let found: string | null = null;
-    if (d.writer && key !== undefined && /^[0-9a-f-]{36}$/.test(id)) {
-      const seen = new Set<string>();
-      for (const context of live.contexts.values()) {
-        const sticky = stickyOf(x.call, context, false).key;
-        if (seen.has(sticky ?? '')) continue;
-        seen.add(sticky ?? '');
-        found = await d.writer.status(id, key, { authorization: headerOf(x.call.headers, 'authorization') ?? null, stickyKey: sticky });
-        if (found) break;
-      }
-    }
-    if (!found) throw new AppError('not-found', 'there is no such write under this key');
-    const text = Buffer.from(found);
-    await deliver(
-      x,
-      live,
-      wholeAnswer(
-        200,
-        'OK',
-        ['content-type', 'application/json', 'content-length', String(text.length), 'cache-control', 'no-store'],
-        text,
-      ),
-    );
-  };
+  const commands = createCommands(d, { decideNow, toExtracted, deliver });
 
   const run = async (x: Exchange, live: Live): Promise<void> => {
     const { call } = x;
     if (call.path === null) return deliver(x, live, await toLegacy(x, live));
-    if (d.writer && call.path.startsWith(WRITES_PATH) && call.method === 'GET') return writeStatus(x, live);
+    if (d.writer && call.path.startsWith(WRITES_PATH) && call.method === 'GET') return commands.status(x, live);
     const match = live.routes.match(call.method, call.path);
     if (match.kind === 'none') return deliver(x, live, await toLegacy(x, live));
     if (match.kind === 'unowned-method') {
