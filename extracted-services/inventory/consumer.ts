@@ -1,18 +1,30 @@
+import type { Envelope } from '@banyan/contracts/envelope.ts';
 import { inventoryEvents } from '@banyan/contracts/events/inventory.ts';
 import { orderEvents } from '@banyan/contracts/events/order.ts';
 import { type Handler, project } from '@banyan/kit/handlers.ts';
-import { bookingsOf, idOf, productOf } from './domain.ts';
-import { book, deleteLines, linesOf, markDeleted, putLines, putProduct } from './store.ts';
+import { bookingsOf, idOf, moveOf, productOf } from './domain.ts';
+import { book, deleteLines, linesOf, lockProduct, markDeleted, putLines, putProduct, type Stamp } from './store.ts';
 
-/** Stock from legacy's states and from what the extracted side sold; `domain.ts` says how the two fit together. */
+const stampOf = ({ epoch, sequence, time }: Envelope): Stamp => ({ epoch, sequence, at: time });
+
+/** Stock from legacy's changes and from what the extracted side sold; `domain.ts` says how the two fit together. */
 export const handlers: readonly Handler[] = [
   project({
     types: ['inventory.imported.v1', 'inventory.changed.v1'],
-    apply: (trx, { data, time }) => putProduct(trx, productOf(inventoryEvents['inventory.changed.v1'].parse(data)), time),
+    apply: async (trx, envelope) => {
+      const state = inventoryEvents['inventory.changed.v1'].parse(envelope.data);
+      const product = productOf(state);
+      const { known, news } = await lockProduct(trx, product.id, stampOf(envelope));
+      if (news) await putProduct(trx, product, moveOf(state, known), stampOf(envelope));
+    },
   }),
   project({
     types: ['inventory.deleted.v1'],
-    apply: (trx, { data, time }) => markDeleted(trx, idOf(inventoryEvents['inventory.deleted.v1'].parse(data).id), time),
+    apply: async (trx, envelope) => {
+      const id = idOf(inventoryEvents['inventory.deleted.v1'].parse(envelope.data).id);
+      const { known, news } = await lockProduct(trx, id, stampOf(envelope));
+      if (known && news) await markDeleted(trx, id, stampOf(envelope));
+    },
   }),
   project({
     types: ['order.placed.v1', 'order.imported.v1', 'order.changed.v1'],

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { type Booking, bookingsOf, counts, idOf } from './domain.ts';
+import { type Booking, bookingsOf, counts, idOf, moveOf } from './domain.ts';
 
 const at = (ms: number): string => new Date(Date.UTC(2026, 0, 1) + ms).toISOString();
 
@@ -38,6 +38,13 @@ describe('the stock', () => {
       [2, -1],
     ]);
     expect(bookingsOf(lines, 1, at(0)).map(({ delta }) => delta)).toEqual([5, 1]);
+  });
+
+  it('moves by what legacy says it moved, once the product is known', () => {
+    const state = { id: 1, name: '', price: 1, currency: 'EUR', stock: 12, active: true };
+    expect(moveOf({ ...state, stockDelta: -2 }, true)).toEqual({ kind: 'add', pieces: -2 });
+    expect(moveOf({ ...state, stockDelta: -2 }, false)).toEqual({ kind: 'set', pieces: 12 });
+    expect(moveOf(state, true)).toEqual({ kind: 'set', pieces: 12 });
   });
 
   it('is the same for any order and repetition of deliveries', () => {

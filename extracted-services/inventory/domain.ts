@@ -1,23 +1,22 @@
 import type { ProductState } from '@banyan/contracts/events/inventory.ts';
 
 /*
- * Two kinds of facts move a stock. Legacy's are states: the whole stock as it stood in the legacy table when the change was captured. The order
- * service's are deltas: an order that it placed takes pieces, a cancellation gives them back. They travel under different subjects, on different
- * shards, so either may arrive first; and back-sync books a delta into the legacy table too, unseen by capture, so a later state contains it already.
+ * What moves a stock: legacy's changes, which say by how many pieces (`stockDelta`), and the orders of the extracted side, which take pieces or give
+ * them back. Both are deltas, so their order does not matter; that is as well, since they travel under different subjects, on different shards.
+ * Back-sync books an extracted order into the legacy table too, but marked, so that capture makes no fact of it: nothing is counted twice.
  *
- * The rule: a delta counts on top of a state exactly when its fact is younger. Both times come from one clock, the store's (`append_fact`).
+ * Beside them there are states: the whole stock of a legacy row, when a snapshot reads it or when the product is new here. A state replaces all that
+ * was before it, and an order counts on top of it exactly when its fact is younger. Both times come from one clock, the store's (`append_fact`).
  *
- * What holds: the stock depends on the set of facts only, never on the order or the number of their deliveries; a delta that legacy's state contains is
- * not counted twice, one that it cannot contain is not lost; seeing facts again (a replay) changes nothing.
+ * What holds: the stock depends on the set of facts only, never on the order of deliveries between shards nor on their number; seeing facts
+ * again (a replay) changes nothing; once back-sync has applied what it has, the stock here equals legacy's.
  *
- * What can be off: the delta of an order that was placed before a state was captured, but booked into the legacy table after that change was
- * made. The state is younger than the order and does not contain it, so the stock is too high by its pieces (for a cancellation too low), until the next change of that product is captured or
- * drift repair sets it right. The window is the way of one order through back-sync plus the way of one change through capture, well under a second
- * each when neither is behind. No order is sold twice by it: whoever owns the orders checks the stock it knows, and legacy's table stays the judge
- * of legacy's stock.
+ * What can be off: while back-sync is behind, this stock is right and legacy's is too high by the orders still to be booked. And an order that was placed
+ * before a snapshot read the row, but booked into it after, is in neither the state nor on top of it: too high by its pieces until drift repair. Snapshots are taken
+ * before a context is extracted, so that needs a snapshot of an unknown product during cutover. Nothing here promises that a piece is not sold twice.
  */
 
-/** A product with the stock of its youngest state. */
+/** A product and its stock. */
 export type Product = {
   readonly id: number;
   readonly name: string;
@@ -32,6 +31,11 @@ export type Product = {
 export type Booking = { readonly productId: number; readonly delta: number; readonly at: string };
 
 export type Line = { readonly productId: number; readonly quantity: number };
+
+/** How a fact about a product moves its stock: to a number or by a number. `known` = an earlier fact told of this product. */
+export type Move = { readonly kind: 'set' | 'add'; readonly pieces: number };
+export const moveOf = (state: ProductState & { readonly stockDelta?: number | undefined }, known: boolean): Move =>
+  known && state.stockDelta !== undefined ? { kind: 'add', pieces: state.stockDelta } : { kind: 'set', pieces: state.stock };
 
 /** Does a booking change a stock whose state is of `stateAt`? */
 export const counts = (booking: Pick<Booking, 'at'>, stateAt: string): boolean => Date.parse(booking.at) > Date.parse(stateAt);

@@ -1,6 +1,6 @@
 import type { Migration } from '@banyan/kit/schema.ts';
 import type { Knex } from 'knex';
-import type { Booking, Line, Product } from './domain.ts';
+import type { Booking, Line, Move, Product } from './domain.ts';
 
 export const SCHEMA = 'svc_inventory';
 
@@ -15,7 +15,7 @@ create table svc_inventory.product (
   -- double precision, as JSON numbers are: a price comes out as it went in
   price    double precision not null,
   currency text not null,
-  -- of the youngest state; bookings that are younger come on top
+  -- of the youngest state, with legacy's deltas since; bookings that are younger come on top
   stock    bigint not null,
   active   boolean not null,
   -- kept as a mark, so that a fact that is read again does not bring it back
@@ -34,6 +34,15 @@ create table svc_inventory.booking (
 create index booking_product on svc_inventory.booking (product_id, at) include (delta);
 -- a cancellation does not say what it gives back
 create table svc_inventory.order_lines (order_id bigint primary key, lines json not null);`);
+    },
+  },
+  {
+    name: '011-deltas',
+    up: async (trx) => {
+      // the last fact about the product that is in its row: a replay must not add a delta again
+      await trx.raw(
+        `alter table svc_inventory.product add column epoch integer not null default 0, add column sequence bigint not null default 0`,
+      );
     },
   },
 ];
@@ -72,19 +81,39 @@ const forgetBookings = (trx: Knex, id: number): Promise<unknown> =>
     [id],
   );
 
-/** Keeps a state, unless a younger one is known. */
-export const putProduct = async (trx: Knex, product: Product, at: string): Promise<void> => {
-  await trx.raw(
-    `insert into svc_inventory.product as p (id, name, price, currency, stock, active, state_at) values (?, ?, ?, ?, ?, ?, ?)
-     on conflict (id) do update set name = excluded.name, price = excluded.price, currency = excluded.currency, stock = excluded.stock,
-       active = excluded.active, deleted = false, state_at = excluded.state_at where p.state_at <= excluded.state_at`,
-    [product.id, product.name, product.price, product.currency, product.stock, product.active, at],
+/** Where a fact stands among those about its product, and when it was appended. */
+export type Stamp = { readonly epoch: number; readonly sequence: string; readonly at: string };
+
+/** Locks the product until the transaction ends; says whether it is known and whether `stamp` is news about it. */
+export const lockProduct = async (trx: Knex, id: number, { epoch, sequence }: Stamp): Promise<{ known: boolean; news: boolean }> => {
+  const { rows } = await trx.raw<{ rows: { news: boolean; deleted: boolean }[] }>(
+    `select (epoch, sequence) < (?::int, ?::bigint) as news, deleted from svc_inventory.product where id = ? for update`,
+    [epoch, sequence, id],
   );
-  await forgetBookings(trx, product.id);
+  const found = rows[0];
+  return { known: found !== undefined && !found.deleted, news: found?.news ?? true };
 };
 
-export const markDeleted = async (trx: Knex, id: number, at: string): Promise<void> => {
-  await trx.raw('update svc_inventory.product set deleted = true, state_at = ? where id = ? and state_at <= ?', [at, id, at]);
+/** Sets the product and, with the move `set`, makes void what was booked up to then. */
+export const putProduct = async (trx: Knex, product: Product, move: Move, stamp: Stamp): Promise<void> => {
+  await trx.raw(
+    `insert into svc_inventory.product as p (id, name, price, currency, stock, active, state_at, epoch, sequence)
+     values (:id, :name, :price, :currency, :pieces, :active, :at, :epoch, :sequence)
+     on conflict (id) do update set name = excluded.name, price = excluded.price, currency = excluded.currency, active = excluded.active, deleted = false,
+       stock = case when :kind = 'add' then p.stock + excluded.stock else excluded.stock end,
+       state_at = case when :kind = 'add' then p.state_at else excluded.state_at end, epoch = excluded.epoch, sequence = excluded.sequence`,
+    { ...product, ...move, ...stamp },
+  );
+  if (move.kind === 'set') await forgetBookings(trx, product.id);
+};
+
+export const markDeleted = async (trx: Knex, id: number, { epoch, sequence, at }: Stamp): Promise<void> => {
+  await trx.raw('update svc_inventory.product set deleted = true, state_at = ?, epoch = ?, sequence = ? where id = ?', [
+    at,
+    epoch,
+    sequence,
+    id,
+  ]);
   await forgetBookings(trx, id);
 };
 

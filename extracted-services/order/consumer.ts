@@ -33,9 +33,9 @@ export const handlers: readonly Handler[] = [
   }),
   project({
     types: PRODUCTS,
-    apply: async (trx, { data }) => {
-      const { id, price, stock, active } = inventoryEvents['inventory.changed.v1'].parse(data);
-      await putProduct(trx, idOf(id), { price, stock, active });
+    apply: async (trx, { data, epoch, sequence }) => {
+      const { id, price, stock, active, stockDelta } = inventoryEvents['inventory.changed.v1'].parse(data);
+      await putProduct(trx, idOf(id), { price, stock, active, stockDelta }, { epoch, sequence });
     },
   }),
   project({

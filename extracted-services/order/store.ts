@@ -33,13 +33,22 @@ create table svc_order.order_item (
   primary key (order_id, position)
 );
 create index order_item_unpriced on svc_order.order_item (product_id) where price is null;
--- what inventory's facts say; stock also goes down with every order placed here, until the next fact says better
+-- what inventory's facts say; stock also goes down with every order placed here
 create table svc_order.product (
   id     bigint primary key,
   price  double precision not null,
   stock  bigint not null,
   active boolean not null
 );`);
+    },
+  },
+  {
+    name: '011-deltas',
+    up: async (trx) => {
+      // the last fact about the product that is in its row: a replay must not add a delta again
+      await trx.raw(
+        `alter table svc_order.product add column epoch integer not null default 0, add column fact_sequence bigint not null default 0`,
+      );
     },
   },
 ];
@@ -165,12 +174,25 @@ export const lockProducts = (trx: Knex, ids: readonly number[]): Promise<Map<num
 export const pricesOf = async (db: Knex, ids: readonly number[]): Promise<Map<number, number>> =>
   new Map([...(await productsBy(db, ids, ''))].map(([id, product]) => [id, product.price]));
 
-/** Also gives lines that came without a price the product's. */
-export const putProduct = async (trx: Knex, id: number, product: KnownProduct): Promise<void> => {
+/** Where a fact stands among those about its product. */
+export type Stamp = { readonly epoch: number; readonly sequence: string };
+
+/**
+ * Takes what a fact says of a product. The stock moves by `stockDelta` where there is one, because orders placed here are taken off it already.
+ * Also gives lines that came without a price the product's.
+ */
+export const putProduct = async (
+  trx: Knex,
+  id: number,
+  product: KnownProduct & { stockDelta?: number | undefined },
+  stamp: Stamp,
+): Promise<void> => {
   await trx.raw(
-    `insert into svc_order.product (id, price, stock, active) values (?, ?, ?, ?)
-     on conflict (id) do update set price = excluded.price, stock = excluded.stock, active = excluded.active`,
-    [id, product.price, product.stock, product.active],
+    `insert into svc_order.product as p (id, price, stock, active, epoch, fact_sequence) values (:id, :price, :stock, :active, :epoch, :sequence)
+     on conflict (id) do update set price = excluded.price, stock = coalesce(p.stock + :delta::bigint, excluded.stock), active = excluded.active,
+       epoch = excluded.epoch, fact_sequence = excluded.fact_sequence
+     where (p.epoch, p.fact_sequence) < (excluded.epoch, excluded.fact_sequence)`,
+    { id, price: product.price, stock: product.stock, active: product.active, delta: product.stockDelta ?? null, ...stamp },
   );
   await trx.raw('update svc_order.order_item set price = ? where product_id = ? and price is null', [product.price, id]);
 };

@@ -1,5 +1,6 @@
 import type { Envelope } from '@banyan/contracts/envelope.ts';
 import { type Monolith, startMonolith } from '@banyan/dev-monolith/monolith.ts';
+import { requestReplay } from '@banyan/kit/consumer.ts';
 import { type Service, startService } from '@banyan/kit/service.ts';
 import { inventoryService } from '@banyan/service-inventory/compose.ts';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
@@ -92,6 +93,46 @@ it('takes stock for orders of the extracted side only, and gives it back', async
     fact('order.cancelled.v1', '2', { id: 2 }, { origin: 'extracted', time: at(2) }),
   ]);
   expect(await stockOf(100)).toBe(15);
+});
+
+it('moves by what legacy changed, whether or not its stock contains the orders of the extracted side yet, and whatever arrives first', async () => {
+  for (const [id, absolute, ordersFirst] of [
+    [111, 15, false],
+    [112, 12, false],
+    [113, 15, true],
+    [114, 12, true],
+  ] as const) {
+    const change = fact(
+      'inventory.changed.v1',
+      String(id),
+      { id, name: 'Seeds', price: 1, currency: 'EUR', stock: absolute, stockDelta: 5, active: true },
+      { sequence: 2, time: at(2) },
+    );
+    const order = placed(id, [{ productId: id, quantity: 3 }], { origin: 'extracted', time: at(1) });
+    await send([product(id, 10, { time: at(0) }, 'inventory.imported.v1')]);
+    await send([ordersFirst ? order : change]);
+    await send([ordersFirst ? change : order]);
+    expect([id, await stockOf(id)]).toEqual([id, 12]);
+  }
+});
+
+it('does not move again in a replay', async () => {
+  const before = await get(service.url, '/api/products');
+  await service.stop();
+  await requestReplay(db, 'svc_inventory', 'inventory');
+  service = await startService(inventoryService, configFor(store.url, stream), { log: silent });
+  await until(
+    async () => {
+      const { shards, lagMs } = await service.consumer.position();
+      const { rows } = await db.raw<{ rows: [{ behind: boolean }] }>(
+        `select bool_or(replay_until is not null and (sequence_number is null or sequence_number::numeric < replay_until::numeric)) as behind
+         from svc_inventory.checkpoint`,
+      );
+      return shards.length === 4 && lagMs < 5000 && !rows[0].behind;
+    },
+    { describe: 'the replay' },
+  );
+  expect(await get(service.url, '/api/products')).toEqual(before);
 });
 
 it('does not count an order twice that a later state of legacy contains, whichever arrives first', async () => {

@@ -318,6 +318,15 @@ describe('commands', () => {
     expect((await bothAnswer('POST', '/api/orders', json, wish({ items }))).status).toBe(409);
   });
 
+  it('know of stock that legacy got in, beside what was sold here', async () => {
+    const change = { id: 3, name: 'Pruning shears', price: 24.9, currency: 'EUR', stock: 100_000 + 700, stockDelta: 700, active: true };
+    await publish(stream, [fact('inventory.changed.v1', '3', change, { sequence: 2 })]);
+    const sell = (quantity: number) => post('/api/orders', {}, wish({ items: [{ productId: 3, quantity }] }));
+    await until(async () => (await sell(600)).status === 201, { describe: 'the new stock' });
+    expect((await sell(101)).status).toBe(409);
+    expect((await sell(100)).status).toBe(201);
+  });
+
   it('cancel once, and answer the same again', async () => {
     const before = (await facts()).length;
     const first = await post('/api/orders/1004/cancel', { 'idempotency-key': 'c-1', 'banyan-epoch': '2' });
