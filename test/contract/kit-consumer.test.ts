@@ -1,3 +1,4 @@
+import { ListShardsCommand, MergeShardsCommand, SplitShardCommand } from '@aws-sdk/client-kinesis';
 import type { Envelope } from '@banyan/contracts/envelope.ts';
 import { type Consumer, type ConsumerOptions, requestReplay, startConsumer } from '@banyan/kit/consumer.ts';
 import { type Handler, project, react } from '@banyan/kit/handlers.ts';
@@ -237,6 +238,47 @@ describe('poison', () => {
     const consumer = consume({ handlers: [flaky] });
     await caughtUp(consumer, async () => (await effects()).length === 2);
     expect(await rows('dlq')).toEqual([]);
+  });
+});
+
+describe('a stream that is resharded', () => {
+  it('is read parents first, so that every key keeps its order', async () => {
+    const keys = Array.from({ length: 30 }, (_, index) => `key-${index}`);
+    const rounds = [1, 2, 3].map((sequence) => keys.map((key) => done(key, { sequence })));
+    const shards = async () => (await stream.kinesis.send(new ListShardsCommand({ StreamName: stream.stream }))).Shards!;
+    await publish(stream, rounds[0]!);
+    const [first] = await shards();
+    const { StartingHashKey, EndingHashKey } = first!.HashKeyRange!;
+    await stream.kinesis.send(
+      new SplitShardCommand({
+        StreamName: stream.stream,
+        ShardToSplit: first!.ShardId!,
+        NewStartingHashKey: String((BigInt(StartingHashKey!) + BigInt(EndingHashKey!)) / 2n),
+      }),
+    );
+    await until(async () => (await shards()).length === 4, { describe: 'the split' });
+    await publish(stream, rounds[1]!);
+    // one part of the story is there before the consumer starts, the rest comes while it reads
+    const consumer = consume();
+    await until(async () => (await effects()).length >= 60, { describe: 'both generations' });
+    const children = (await shards()).filter((shard) => shard.ParentShardId === first!.ShardId);
+    await stream.kinesis.send(
+      new MergeShardsCommand({
+        StreamName: stream.stream,
+        ShardToMerge: children[0]!.ShardId!,
+        AdjacentShardToMerge: children[1]!.ShardId!,
+      }),
+    );
+    await until(async () => (await shards()).length === 5, { describe: 'the merge' });
+    await publish(stream, rounds[2]!);
+    await until(async () => (await effects()).length >= 90, { describe: 'all generations', timeoutMs: 20_000 });
+    const found = await effects();
+    expect(found).toHaveLength(90);
+    for (const [index, key] of keys.entries())
+      expect(found.filter((each) => each.subject === key).map((each) => each.fact)).toEqual(rounds.map((round) => round[index]!.id));
+    const position = await consumer.position();
+    expect(position.held).toBe(0);
+    expect(position.shards.filter((shard) => shard.ended)).toHaveLength(3);
   });
 });
 
