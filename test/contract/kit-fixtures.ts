@@ -83,7 +83,7 @@ export const fact = (type: string, subject: string, data: Record<string, unknown
 
 const bytes = (envelope: Envelope | string): Buffer => Buffer.from(typeof envelope === 'string' ? envelope : JSON.stringify(envelope));
 
-export const put = async (kinesis: KinesisClient, stream: string, records: readonly { key: string; data: Uint8Array }[]): Promise<void> => {
+const put = async (kinesis: KinesisClient, stream: string, records: readonly { key: string; data: Uint8Array }[]): Promise<void> => {
   for (let at = 0; at < records.length; at += 500) {
     const answer = await kinesis.send(
       new PutRecordsCommand({
