@@ -1,9 +1,15 @@
+import { STATUS_CODES } from 'node:http';
 import type { AppError } from '@banyan/contracts/errors.ts';
 import { Answer, type Source } from './answer.ts';
 
 const NO_SOURCE: Source = { pause: () => undefined, resume: () => undefined, abort: () => undefined };
 
-/** An answer that is whole already: a stored one, or one whose body was kept back until its outcome was safe. `rawHeaders` is taken over. */
+const NO_BODY = new Set([204, 205, 304]);
+
+/**
+ * An answer that is whole already: a stored one, or one whose body was kept back until its outcome was safe. `rawHeaders` is taken over.
+ * What was not stored is filled in: an empty `reason` by the status's usual phrase, Content-Length by the body's.
+ */
 export const wholeAnswer = (
   status: number,
   reason: string,
@@ -11,7 +17,9 @@ export const wholeAnswer = (
   body: Buffer,
   trailers: readonly string[] = [],
 ): Answer => {
-  const answer = new Answer(status, reason, rawHeaders, NO_SOURCE);
+  const framed = NO_BODY.has(status) || trailers.length > 0 || rawHeaders.some((name, i) => i % 2 === 0 && /^content-length$/i.test(name));
+  if (!framed) rawHeaders.push('content-length', String(body.length));
+  const answer = new Answer(status, reason === '' ? (STATUS_CODES[status] ?? '') : reason, rawHeaders, NO_SOURCE);
   if (body.length > 0) answer.push(body);
   answer.finish(trailers);
   return answer;
