@@ -1,8 +1,17 @@
 import { inventoryEvents } from '@banyan/contracts/events/inventory.ts';
 import { type OrderState, orderEvents } from '@banyan/contracts/events/order.ts';
 import { type Handler, project } from '@banyan/kit/handlers.ts';
-import { fromFact, idOf, OrderRefused } from './domain.ts';
-import { deleteOrder, deleteProduct, markCancelled, pricesOf, putOrder, putProduct } from './store.ts';
+import { fromFact, idOf } from './domain.ts';
+import {
+  deleteOrder,
+  deleteProduct,
+  earlyCancellation,
+  markCancelled,
+  pricesOf,
+  putEarlyCancellation,
+  putOrder,
+  putProduct,
+} from './store.ts';
 
 const STATES = ['order.placed.v1', 'order.imported.v1', 'order.changed.v1'] as const;
 const PRODUCTS = ['inventory.imported.v1', 'inventory.changed.v1'] as const;
@@ -11,20 +20,21 @@ const PRODUCTS = ['inventory.imported.v1', 'inventory.changed.v1'] as const;
 export const handlers: readonly Handler[] = [
   project({
     types: STATES,
-    apply: async (trx, { data, time }) => {
+    apply: async (trx, { data, time, type }) => {
       const state: OrderState = orderEvents['order.placed.v1'].parse(data);
       const unpriced = state.items.filter((item) => item.price === undefined).map((item) => idOf(item.productId));
       const prices = unpriced.length > 0 ? await pricesOf(trx, unpriced) : new Map<number, number>();
-      await putOrder(trx, fromFact(state, time, prices));
+      const order = fromFact(state, time, prices);
+      const cancelledAt = type === 'order.imported.v1' ? await earlyCancellation(trx, order.id) : null;
+      await putOrder(trx, cancelledAt === null ? order : { ...order, status: 'cancelled', cancelledAt });
     },
   }),
   project({
     types: ['order.cancelled.v1'],
     apply: async (trx, { data, time }) => {
       const { id, cancelledAt } = orderEvents['order.cancelled.v1'].parse(data);
-      const found = await markCancelled(trx, idOf(id), new Date(cancelledAt ?? time).toISOString());
-      // its placing came before it on the same key, so it never will: a person must look
-      if (!found) throw new OrderRefused(404, `order ${id} was cancelled, but nothing said that it was placed`);
+      const at = new Date(cancelledAt ?? time).toISOString();
+      if (!(await markCancelled(trx, idOf(id), at))) await putEarlyCancellation(trx, idOf(id), at);
     },
   }),
   project({

@@ -51,6 +51,13 @@ create table svc_order.product (
       );
     },
   },
+  {
+    name: '012-early-cancellations',
+    up: async (trx) => {
+      // an old order can be cancelled before the snapshot has told of it; the state that comes then may have been read before
+      await trx.raw('create table svc_order.early_cancellation (order_id bigint primary key, cancelled_at timestamptz(3) not null)');
+    },
+  },
 ];
 
 type Row = {
@@ -209,4 +216,17 @@ export const bookStock = async (trx: Knex, quantities: ReadonlyMap<number, numbe
     `update svc_order.product p set stock = p.stock + ? * w.q from unnest(?::bigint[], ?::bigint[]) as w (id, q) where p.id = w.id`,
     [sign, ids, [...quantities.values()]],
   );
+};
+
+/** Remembers the cancellation of an order that nobody has told of yet. */
+export const putEarlyCancellation = async (trx: Knex, id: number, at: string): Promise<void> => {
+  await trx.raw('insert into svc_order.early_cancellation (order_id, cancelled_at) values (?, ?) on conflict do nothing', [id, at]);
+};
+
+/** When an order was cancelled before its state came, ISO 8601; null = it was not. */
+export const earlyCancellation = async (trx: Knex, id: number): Promise<string | null> => {
+  const row = await trx<{ order_id: number; cancelled_at: Date }>('svc_order.early_cancellation')
+    .where({ order_id: id })
+    .first('cancelled_at');
+  return row?.cancelled_at.toISOString() ?? null;
 };

@@ -225,6 +225,47 @@ describe('a snapshot row', () => {
   });
 });
 
+describe('a snapshot row of a subject that only commands have spoken of', () => {
+  it('is still published after a cancellation, and not after a placing', async () => {
+    const context = await fresh();
+    const [old, young] = [randomUUID(), randomUUID()];
+    const cancelled = inside(context, cancel(old), { route: 'POST /api/orders/:id/cancel' });
+    const begun = await send(cancelled);
+    await write.settle(begun.id, begun.fence, answer(200, { id: old }));
+    await rowIn(context, 'applied', 'ledger', young);
+    const row = { context, kind: 'snapshot', type: 'order.imported.v1' };
+    expect(await store.observe({ ...row, subject: old, change: 'old' })).toBe('published');
+    expect(await store.observe({ ...row, subject: young, change: 'young' })).toBe('skipped');
+    expect((await store.facts(old)).map((fact) => fact.type)).toEqual(['order.cancelled.v1', 'order.imported.v1']);
+  });
+});
+
+describe('a repeat of a command that only evidence settled', () => {
+  it('gets the answer that resolve.body picks, asked for once', async () => {
+    const context = await fresh();
+    const subject = randomUUID();
+    const { key, command } = await rowIn(context, 'unknown', 'ledger', subject);
+    expect(await store.observe({ context, type: 'order.placed.v1', subject, key })).toBe('correlated');
+    const asked: string[] = [];
+    const recalling = await store.member({
+      ask: async (_context, upstream, path) => {
+        asked.push(`${upstream} ${path}`);
+        return { status: 200, body: Buffer.from(JSON.stringify([{ id: subject, total: 25.0 }])) };
+      },
+    });
+    for (let i = 0; i < 2; i++) {
+      const again = await recalling.begin(command);
+      expect(again).toMatchObject({ kind: 'replay', status: 201 });
+      if (again.kind === 'replay') expect(JSON.parse(again.body.toString())).toEqual({ id: subject, total: 25 });
+    }
+    expect(asked).toEqual([`legacy /api/orders?ref=${key}`]);
+    const silent = await store.member();
+    const lost = await rowIn(context, 'unknown', 'ledger', randomUUID());
+    await store.observe({ context, type: 'order.placed.v1', subject: randomUUID(), key: lost.key });
+    await expect(silent.begin(lost.command)).rejects.toMatchObject({ code: 'answer-lost' });
+  });
+});
+
 describe('bad input', () => {
   it.each([{ publisher: 'nobody' }, { kind: 'rumour' }, { context: 'none' }, { data: [1] }, { subject: '' }])(
     'is refused: %j',

@@ -223,6 +223,32 @@ describe('queries', () => {
     await publish(stream, [fact('order.deleted.v1', '5000', { id: 5000 }, { sequence: 2 })]);
     await until(async () => (await ask(service.url, 'GET', '/api/orders/5000')).status === 404, { describe: 'its deletion' });
   });
+
+  it('keeps a cancellation that came before the snapshot told of the order', async () => {
+    const state = {
+      id: 5001,
+      userId: 'user-5',
+      items: [{ productId: 1, quantity: 1, price: 12.5 }],
+      total: 12.5,
+      currency: 'EUR',
+      status: 'placed',
+    };
+    const cancelledAt = '2026-03-01T11:00:00.000Z';
+    await publish(stream, [
+      fact('order.cancelled.v1', '5001', { id: 5001, cancelledAt }),
+      fact('order.imported.v1', '5001', { ...state, createdAt: '2026-03-01T10:00:00.000Z', cancelledAt: null }, { sequence: 2 }),
+    ]);
+    const answer = await until(
+      async () => {
+        const found = await ask(service.url, 'GET', '/api/orders/5001');
+        return found.status === 200 && found;
+      },
+      { describe: 'the order' },
+    );
+    expect(JSON.parse(answer.body)).toMatchObject({ id: 5001, status: 'cancelled', cancelledAt });
+    await publish(stream, [fact('order.deleted.v1', '5001', { id: 5001 }, { sequence: 3 })]);
+    await until(async () => (await ask(service.url, 'GET', '/api/orders/5001')).status === 404, { describe: 'its deletion' });
+  });
 });
 
 const facts = async () =>
