@@ -6,6 +6,7 @@ import { STAGES, UPSTREAMS, VERDICTS } from '@banyan/contracts/vocabulary.ts';
 import { describe, expect, it } from '@jest/globals';
 import { parse } from 'yaml';
 import { loadConfig } from '../../gateway/config.ts';
+import { movesAsRows } from '../../gateway/core/ledger-moves.ts';
 import { repository } from '../harness/processes.ts';
 
 const read = (file: string): string => readFileSync(join(repository, file), 'utf8');
@@ -140,5 +141,18 @@ describe('docker-compose.yml', () => {
         { ...context, extracted: { ...context.extracted, url: new URL(context.extracted.url).port } },
       ]);
     expect(elsewhere(parse(read('deploy/banyan.compose.yaml')) as File)).toEqual(elsewhere(parse(read('dev/stack/demo.yaml')) as File));
+  });
+});
+
+describe('docs/dual-write.md', () => {
+  it('draws the moves of the ledger, all of them and no other', () => {
+    const drawn = [...read('docs/dual-write.md').matchAll(/^ {2}(\w+) --> (\w+): ([\w-]+)$/gm)].map(
+      ([, from, to, event]) => `${from} ${event} ${to}`,
+    );
+    expect(drawn.sort()).toEqual(
+      movesAsRows()
+        .map(({ from, event, to }) => `${from} ${event} ${to}`)
+        .sort(),
+    );
   });
 });
