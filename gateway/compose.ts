@@ -26,6 +26,7 @@ import { sealKey } from './seal-key.ts';
 import { createShadowing } from './shadowing.ts';
 import { createJournal } from './telemetry/journal.ts';
 import { createMetrics } from './telemetry/metrics.ts';
+import { refuseUnbuilt } from './unbuilt.ts';
 
 export type GatewayOptions = {
   readonly config: Config;
@@ -98,6 +99,7 @@ const openStore = async (url: string, log: Logger): Promise<Store> => {
 /** Builds the object graph of one gateway process. Nothing listens or connects before `start`. */
 export const createGateway = async (options: GatewayOptions): Promise<Gateway> => {
   const { log } = options;
+  refuseUnbuilt(options.config);
   let live = compileLive(options.config, null);
   const config = (): Config => live.config;
   const { store } = options.config;
@@ -233,6 +235,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
       return { ok: false, faults: result.faults.map(formatFault), warnings: result.warnings.map(formatFault) };
     }
     const before = live;
+    refuseUnbuilt(result.config);
     refuseNarrowing(before.config, result.config, (name) => flags.current(name)?.stage);
     const next = compileLive(result.config, before);
     live = next;
