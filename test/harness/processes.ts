@@ -38,6 +38,7 @@ export const repository = fileURLToPath(new URL('../../', import.meta.url));
 
 const KEPT_LINES = 5_000;
 const PATIENCE_MS = 20_000;
+const GRACE_MS = 20_000;
 const running = new Set<Running>();
 
 const keep = (lines: string[], line: string): void => {
@@ -53,14 +54,22 @@ const killGroup = (pid: number): void => {
   }
 };
 
-/** Registered by the import, so that no test file can leave a process behind, nor one of its children that stayed in its group. */
+/**
+ * Registered by the import, so that no test file can leave a process behind, nor one of its children that stayed in its group. It runs before
+ * the file's own `afterAll`, so what is left gets the chance to end in good order first.
+ */
 afterAll(async () => {
-  const left = [...running];
-  for (const child of left) killGroup(child.pid);
-  await Promise.all(left.map((child) => child.exited));
-});
+  await Promise.all(
+    [...running].map(async (child) => {
+      child.signal('SIGTERM');
+      const hard = setTimeout(() => killGroup(child.pid), GRACE_MS);
+      await child.exited;
+      clearTimeout(hard);
+    }),
+  );
+}, GRACE_MS + 10_000);
 
-/** Starts a script of the repository (path from its root) under this very Node, with an IPC channel. What still runs when the test file ends is killed. */
+/** Starts a script of the repository (path from its root) under this very Node, with an IPC channel. What still runs when the test file ends is stopped. */
 export const run = (script: string, args: readonly string[] = [], options: RunOptions = {}): Running => {
   const cwd = options.cwd ?? repository;
   const { NODE_OPTIONS: _ofJest, ...inherited } = process.env;

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseDocument } from 'yaml';
+import { type Changes, writeDemoConfig } from './demo-config.ts';
 import { freePort } from './ports.ts';
-import { type Running, repository, run } from './processes.ts';
+import { type Running, run } from './processes.ts';
 import { until } from './wait.ts';
 
 export type Urls = {
@@ -33,9 +33,6 @@ export type Stack = {
   restart(): Promise<void>;
 };
 
-/** Changes to the demo's file: path -> value. */
-export type Changes = Readonly<Record<string, unknown>>;
-
 /**
  * The whole system as `npm start` runs it, on ports and data of its own.
  * `changes` are dotted paths into the demo's configuration.
@@ -43,7 +40,6 @@ export type Changes = Readonly<Record<string, unknown>>;
 export const startStack = async (changes: Changes = {}, options: { inDirectory?: string } = {}): Promise<Stack> => {
   const directory = options.inDirectory ?? (await mkdtemp(join(tmpdir(), 'banyan stack-')));
   await mkdir(directory, { recursive: true, mode: 0o755 });
-  const doc = parseDocument(readFileSync(join(repository, 'dev/stack/demo.yaml'), 'utf8'));
   const address = async (): Promise<string> => `127.0.0.1:${await freePort()}`;
   const ports: Record<string, unknown> = {
     listen: await address(),
@@ -56,9 +52,8 @@ export const startStack = async (changes: Changes = {}, options: { inDirectory?:
     'contexts.order.extracted.url': `http://${await address()}`,
     'contexts.inventory.extracted.url': `http://${await address()}`,
   };
-  for (const [path, value] of Object.entries({ ...ports, ...changes })) doc.setIn(path.split('.'), doc.createNode(value));
   const file = join(directory, 'banyan.yaml');
-  await writeFile(file, doc.toString());
+  await writeDemoConfig(file, { ...ports, ...changes });
   const data = join(directory, 'data');
 
   const begin = async (): Promise<{ process: Running; urls: Urls }> => {
