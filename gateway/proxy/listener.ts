@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo, Socket } from 'node:net';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { isRefused } from './connection.ts';
+import { METHODS } from './headers.ts';
 import { sendProblem } from './problem.ts';
 import { refuseRaw } from './refuse-raw.ts';
 
@@ -13,6 +14,7 @@ export type ListenerOptions = {
     readonly headerTimeoutMs: number;
     /** An idle keep-alive connection is closed after it. */
     readonly idleTimeoutMs: number;
+    /** Request line and fields together; more is 431, a target that alone is larger 414. */
     readonly maxHeaderBytes: number;
     readonly maxConnections: number;
   };
@@ -42,22 +44,89 @@ const shouldUpgrade = (req: IncomingMessage): boolean =>
   req.headers['transfer-encoding'] === undefined &&
   (req.headers['content-length'] ?? '0') === '0';
 
+/** Requests that may wait on one connection for those before them; more than one read from a socket holds are not a browser's. */
+const MAX_PIPELINED = 1_000;
+/** A client that has sent FIN may be half-closed or gone, and only writing tells; so long it may hear nothing and still get its answer. */
+const HALF_CLOSED_MS = 1_000;
+
+/** The head is beyond the limits, if it is. The parser's own limit is twice as large, because it cannot tell a long target from long fields. */
+const oversize = (req: IncomingMessage, maxHeaderBytes: number): AppError | null => {
+  const target = req.url?.length ?? 0;
+  if (target > maxHeaderBytes) return new AppError('uri-too-long', `The request target is larger than ${maxHeaderBytes} bytes`);
+  let bytes = target;
+  const raw = req.rawHeaders;
+  for (let i = 0; i < raw.length; i++) bytes += raw[i]!.length + 2;
+  return bytes > maxHeaderBytes ? tooLarge(maxHeaderBytes) : null;
+};
+
+const tooLarge = (maxHeaderBytes: number): AppError => new AppError('headers-too-large', `The head is larger than ${maxHeaderBytes} bytes`);
+
+/** The final recipient of OPTIONS and TRACE is whoever gets them with nothing left (RFC 9110 7.6.2). */
+const answersItself = (req: IncomingMessage, res: ServerResponse): boolean => {
+  if ((req.method !== 'OPTIONS' && req.method !== 'TRACE') || req.headers['max-forwards'] !== '0') return false;
+  if (req.method === 'OPTIONS') res.writeHead(204, { Allow: METHODS }).end();
+  else sendProblem(req, res, new AppError('method-not-allowed', 'TRACE is not answered here', { details: { allow: METHODS } }));
+  return true;
+};
+
+const isOut = (res: ServerResponse): boolean => res.writableFinished || res.destroyed;
+
 /** The public HTTP/1.1 listener: Node's server, set up to refuse what is ambiguous and never to die of a client. */
 export const createListener = (options: ListenerOptions): Listener => {
   const { limits } = options;
   const sockets = new Set<Socket>();
   const tunnels = new Set<Socket>();
-  const current = new WeakMap<Socket, ServerResponse>();
+  /** The last response of each connection, and how many requests wait for their turn. */
+  const latest = new WeakMap<Socket, ServerResponse>();
+  const waiting = new WeakMap<Socket, number>();
+  const spoilt = new WeakSet<Socket>();
   let draining = false;
 
-  const serve = (req: IncomingMessage, res: ServerResponse): void => {
+  const busy = (socket: Socket): boolean => {
+    const res = latest.get(socket);
+    return res !== undefined && !isOut(res);
+  };
+
+  const begin = (req: IncomingMessage, res: ServerResponse): void => {
     if (isRefused(req.socket)) {
       res.destroy();
       return;
     }
-    current.set(req.socket, res);
     if (draining) res.shouldKeepAlive = false;
-    options.handler(req, res);
+    const fault = oversize(req, limits.maxHeaderBytes);
+    if (fault !== null) sendProblem(req, res, fault);
+    else if (!answersItself(req, res)) options.handler(req, res);
+  };
+
+  /** Node hands out pipelined requests all at once and orders only the answers; a GET must not overtake the POST before it (RFC 9112 9.3.2). */
+  const serve = (req: IncomingMessage, res: ServerResponse): void => {
+    const { socket } = req;
+    const before = latest.get(socket);
+    latest.set(socket, res);
+    if (before === undefined || isOut(before)) {
+      begin(req, res);
+      return;
+    }
+    const count = (waiting.get(socket) ?? 0) + 1;
+    if (count > MAX_PIPELINED) {
+      socket.destroy();
+      return;
+    }
+    waiting.set(socket, count);
+    before.once('close', () => {
+      waiting.set(socket, waiting.get(socket)! - 1);
+      if (socket.writable) begin(req, res);
+    });
+  };
+
+  const giveUpHalfClosed = (socket: Socket): void => {
+    if (tunnels.has(socket)) return;
+    let written = socket.bytesWritten;
+    const timer = setInterval(() => {
+      if (socket.bytesWritten === written && socket.writableLength === 0) socket.destroy();
+      written = socket.bytesWritten;
+    }, HALF_CLOSED_MS);
+    socket.once('close', () => clearInterval(timer));
   };
 
   const server = createServer(
@@ -66,11 +135,12 @@ export const createListener = (options: ListenerOptions): Listener => {
       headersTimeout: limits.headerTimeoutMs,
       requestTimeout: 0,
       keepAliveTimeout: limits.idleTimeoutMs,
-      maxHeaderSize: limits.maxHeaderBytes,
+      maxHeaderSize: 2 * limits.maxHeaderBytes,
       insecureHTTPParser: false,
       requireHostHeader: false,
       noDelay: true,
-      shouldUpgradeCallback: shouldUpgrade,
+      // One that comes while an answer is still due would mix its tunnel into it.
+      shouldUpgradeCallback: (req) => shouldUpgrade(req) && !busy(req.socket),
     },
     serve,
   );
@@ -78,22 +148,28 @@ export const createListener = (options: ListenerOptions): Listener => {
   // Bounded by bytes already; Node would drop the fields beyond a count in silence.
   server.maxHeadersCount = 0;
   server.timeout = 0;
+  // Not in Node's documentation: without it a FIN makes the server drop the answer that is still due.
+  (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
 
   server.on('connection', (socket) => {
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
     socket.on('error', () => {});
+    socket.on('end', () => giveUpHalfClosed(socket));
   });
   server.on('checkContinue', serve);
-  server.on('checkExpectation', (req, res) => {
-    sendProblem(req, res, new AppError('expectation-failed', 'The only expectation met here is 100-continue'));
-  });
-  server.on('connect', (_req, socket) => refuseRaw(socket, 405, 'CONNECT is not offered here'));
+  server.on('checkExpectation', serve);
+  server.on('connect', (_req, socket) => refuseRaw(socket, new AppError('method-not-allowed', 'CONNECT is not offered here')));
   server.on('upgrade', (req, stream, head) => {
     const socket = stream as Socket;
     socket.on('error', () => {});
     if (draining || isRefused(socket)) {
-      refuseRaw(socket, 503, 'The gateway is shutting down');
+      refuseRaw(socket, new AppError('draining', 'The gateway is shutting down', { retryable: true }));
+      return;
+    }
+    const fault = oversize(req, limits.maxHeaderBytes);
+    if (fault !== null) {
+      refuseRaw(socket, fault);
       return;
     }
     tunnels.add(socket);
@@ -102,10 +178,17 @@ export const createListener = (options: ListenerOptions): Listener => {
   });
   server.on('clientError', (error: NodeJS.ErrnoException, stream) => {
     const socket = stream as Socket;
-    const res = current.get(socket);
-    const answering = res?.headersSent && !res.writableFinished;
-    if (error.code === 'ECONNRESET' || !socket.writable || answering) socket.destroy();
-    else refuseRaw(socket, ...clientFault(error.code));
+    if (spoilt.has(socket)) return;
+    spoilt.add(socket);
+    const fault = clientFault(error.code, limits.maxHeaderBytes);
+    const res = latest.get(socket);
+    if (error.code === 'ECONNRESET' || !socket.writable) socket.destroy();
+    else if (res === undefined || isOut(res)) refuseRaw(socket, fault);
+    else if (res.req.complete) {
+      // Spoilt behind a whole request, which is answered first.
+      res.once('close', () => refuseRaw(socket, fault));
+    } else if (res.headersSent || (waiting.get(socket) ?? 0) > 0) socket.destroy();
+    else refuseRaw(socket, fault);
   });
 
   return {
@@ -131,7 +214,11 @@ export const createListener = (options: ListenerOptions): Listener => {
     drain(ms) {
       draining = true;
       return new Promise((resolve) => {
-        const idle = setInterval(() => server.closeIdleConnections(), 100);
+        const idle = setInterval(() => {
+          server.closeIdleConnections();
+          // Node holds a connection that has never said a word (a browser's, opened ahead) for a busy one.
+          for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
+        }, 100);
         const deadline = setTimeout(() => {
           for (const socket of sockets) socket.destroy();
         }, ms);
@@ -149,15 +236,15 @@ export const createListener = (options: ListenerOptions): Listener => {
   };
 };
 
-const clientFault = (code: string | undefined): [number, string] => {
+const clientFault = (code: string | undefined, maxHeaderBytes: number): AppError => {
   switch (code) {
     case 'HPE_HEADER_OVERFLOW':
-      return [431, 'The head is too large'];
+      return tooLarge(maxHeaderBytes);
     case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
-      return [413, 'The chunk extensions are too large'];
+      return new AppError('payload-too-large', 'The chunk extensions are too large');
     case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return [408, 'The head did not come in time'];
+      return new AppError('request-timeout', 'The head did not come in time');
     default:
-      return [400, 'This is not HTTP/1.1 as we read it'];
+      return new AppError('bad-request', 'This is not HTTP/1.1 as we read it');
   }
 };

@@ -250,10 +250,12 @@ describe('drain', () => {
     );
     const idle = await rig.client();
     expect(statusOf(await idle.write(GET).message())).toBe(200);
+    const silent = await rig.client(); // as a browser opens one ahead
     const busy = (await rig.client()).write('GET /slow HTTP/1.1\r\nHost: shop\r\n\r\n');
     while (rig.upstream.inFlight === 0) await new Promise((resolve) => setImmediate(resolve));
     const drained = rig.listener.drain(10_000);
     expect(await idle.rest()).toBe('');
+    expect(await silent.rest()).toBe('');
     await expect(rig.client()).rejects.toThrow('ECONNREFUSED');
     release();
     expect((await busy.message()).body.toString()).toBe('ok');
