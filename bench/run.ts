@@ -1,0 +1,47 @@
+import { parseArgs } from 'node:util';
+import { type BenchOptions, type Report, render } from './report.ts';
+
+/** Every benchmark there is; each measures and gives one report. */
+const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => Promise<Report>>>> = {
+  proxy: async () => (await import('./proxy/proxy.ts')).benchProxy,
+};
+
+const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install]
+  NAME          ${Object.keys(BENCHES).join(' | ')}
+  --json        one JSON document on stdout instead of a table
+  --quick       a smoke run of about 30 s; its figures mean little
+  --no-install  install nothing: missing peers are reported and left out
+`;
+
+const fail = (message: string): never => {
+  process.stderr.write(`bench: ${message}\n${usage}`);
+  process.exit(2);
+};
+
+const read = () => {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        json: { type: 'boolean', default: false },
+        quick: { type: 'boolean', default: false },
+        'no-install': { type: 'boolean', default: false },
+      },
+    });
+  } catch (error) {
+    return fail(error instanceof Error ? error.message : String(error));
+  }
+};
+
+const { values, positionals } = read();
+const [name = '', ...more] = positionals;
+const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined;
+if (bench === undefined || more.length > 0) fail(name === '' ? 'which benchmark?' : `there is no benchmark ${positionals.join(' ')}`);
+else {
+  const report = await (await bench())({
+    quick: values.quick,
+    install: !values['no-install'],
+    say: (line) => process.stderr.write(`${line}\n`),
+  });
+  process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : render(report));
+}
