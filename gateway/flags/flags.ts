@@ -36,11 +36,14 @@ export type Flags = {
   refresh(): Promise<void>;
   /** Resolves when the context is not frozen, or after `timeoutMs` with false. */
   thawed(context: string, timeoutMs: number): Promise<boolean>;
-  /** Kills without the store: kept on disk, merged into every later snapshot until the store has it. */
-  killLocally(contexts: readonly string[]): Promise<void>;
+  /** Kills without the store: kept on disk with who asked and why, merged into every later snapshot until the store has it. */
+  killLocally(contexts: readonly string[], by: { readonly actor: string; readonly reason: string }): Promise<void>;
   pendingKills(): string[];
   onChange(listener: (flag: StoredFlag, before: StoredFlag | undefined) => void): () => void;
 };
+
+const killSchema = z.object({ name: z.string(), actor: z.string(), reason: z.string() });
+type LocalKill = z.output<typeof killSchema>;
 
 const savedSchema = z.object({
   flags: z.array(
@@ -60,7 +63,7 @@ const savedSchema = z.object({
       updatedBy: z.string(),
     }),
   ),
-  kills: z.array(z.string()),
+  kills: z.array(killSchema),
 });
 type Saved = z.output<typeof savedSchema>;
 
@@ -85,7 +88,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   const { db, log, now } = deps;
   let flags = new Map<string, StoredFlag>();
   let freshAt = Number.NEGATIVE_INFINITY;
-  let kills = new Set<string>();
+  let kills = new Map<string, LocalKill>();
   let stopped = false;
   let refreshing: Promise<void> | null = null;
   let queued: Promise<void> | null = null;
@@ -99,7 +102,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   const save = (): void => {
     const file = deps.stateFile;
     if (!file) return;
-    const text = JSON.stringify({ flags: [...flags.values()], kills: [...kills] });
+    const text = JSON.stringify({ flags: [...flags.values()], kills: [...kills.values()] });
     saving = saving
       .then(() => writeFile(`${file}.${process.pid}.tmp`, text, { mode: 0o600 }))
       .then(() => rename(`${file}.${process.pid}.tmp`, file))
@@ -133,26 +136,27 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   /** Kills made while the store was away win as soon as it is back. */
   const mergeKills = async (): Promise<void> => {
     if (!db || kills.size === 0) return;
-    const names = [...kills];
+    const merged = [...kills.values()];
     await db.transaction(async (trx) => {
-      for (const name of names) {
+      for (const { name, actor, reason } of merged) {
         const changed = await trx('banyan.context')
           .where({ name, killed: false })
-          .update({ killed: true, version: trx.raw('version + 1'), updated_at: trx.fn.now(), updated_by: 'local-kill' });
+          .update({ killed: true, version: trx.raw('version + 1'), updated_at: trx.fn.now(), updated_by: actor });
         if (changed) {
           await trx.raw('select banyan.append_audit(?, ?, ?, ?::jsonb, ?::jsonb, ?)', [
-            'local-kill',
+            actor,
             'kill',
             name,
             '{"killed":false}',
             '{"killed":true}',
-            'killed while the store was away',
+            `${reason} (while the store was away)`,
           ]);
           await trx.raw('select pg_notify(?, ?)', [FLAG_CHANNEL, name]);
         }
       }
     });
-    for (const name of names) kills.delete(name);
+    // one that was asked for again meanwhile is written by the next merge
+    for (const kill of merged) if (kills.get(kill.name) === kill) kills.delete(kill.name);
     save();
   };
 
@@ -221,7 +225,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
     known: async () => ((await readSaved())?.flags.length ?? 0) > 0,
     async start() {
       const saved = await readSaved();
-      kills = new Set(saved?.kills ?? []);
+      kills = new Map((saved?.kills ?? []).map((kill) => [kill.name, kill]));
       lastKnown = saved?.flags ?? [];
       if (!db) {
         adopt(deps.seeds.map(fromSeed));
@@ -282,16 +286,16 @@ export const createFlags = (deps: FlagsDeps): Flags => {
         listeners.add(check);
       });
     },
-    async killLocally(contexts) {
+    async killLocally(contexts, { actor, reason }) {
       for (const name of contexts) {
         if (!flags.has(name)) throw new AppError('not-found', `no context is called ${name}`);
-        kills.add(name);
+        kills.set(name, { name, actor, reason });
       }
       adopt([...flags.values()]);
       save();
       await saving;
     },
-    pendingKills: () => [...kills],
+    pendingKills: () => [...kills.keys()],
     onChange(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);

@@ -186,7 +186,7 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
       const retired = names.filter((name) => known(name).stage === 'retired');
       if (retired.length > 0) throw new AppError('illegal-move', `retired contexts have no legacy to go back to: ${retired.join(', ')}`);
       if (!db) {
-        await flags.killLocally(names);
+        await flags.killLocally(names, request);
         return names.map(known);
       }
       try {
@@ -208,7 +208,7 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
       } catch {
         if (request.now) throw new AppError('store-unavailable', '--now needs the store', { retryable: true, retryAfterSeconds: 2 });
         // the store is away: this process at once, the others through peers; merged when the store is back
-        await flags.killLocally(names);
+        await flags.killLocally(names, request);
         return names.map(known);
       }
       const owned = names.filter((name) => known(name).stage === 'cutover');

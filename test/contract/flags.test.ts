@@ -306,7 +306,7 @@ describe('without the store', () => {
     await moves.kill(['order'], by());
     expect(flags.current('order')?.killed).toBe(true);
     expect(flags.pendingKills()).toEqual(['order']);
-    expect(JSON.parse(await readFile(stateFile, 'utf8')).kills).toEqual(['order']);
+    expect(JSON.parse(await readFile(stateFile, 'utf8')).kills).toEqual([{ name: 'order', ...by() }]);
     await expect(moves.revive(['order'], by())).rejects.toMatchObject({ code: 'store-unavailable' });
     await expect(moves.stage('order', { stage: 'shadow', ...by() })).rejects.toMatchObject({ code: 'store-unavailable' });
     await expect(moves.kill(['order'], by({ now: true }))).rejects.toMatchObject({ code: 'store-unavailable' });
@@ -314,9 +314,13 @@ describe('without the store', () => {
 
     await db('banyan.context').insert({ name: 'order', stage: 'canary', canary_share_bp: 100 });
     const back = await flagsWith({ stateFile });
-    expect(back.current('order')).toMatchObject({ stage: 'canary', killed: true, version: 2, updatedBy: 'local-kill' });
+    expect(back.current('order')).toMatchObject({ stage: 'canary', killed: true, version: 2, updatedBy: by().actor });
     expect(back.pendingKills()).toEqual([]);
-    expect((await db('banyan.audit').orderBy('id', 'desc').first()).action).toBe('kill');
+    expect(await db('banyan.audit').orderBy('id', 'desc').first()).toMatchObject({
+      action: 'kill',
+      actor: by().actor,
+      reason: expect.stringContaining(by().reason),
+    });
   });
 
   it('a store that takes the connection and then says nothing does not delay a kill', async () => {
