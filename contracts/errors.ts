@@ -15,6 +15,9 @@ export const ERROR_CODES = [
   'unsupported-media-type',
   'method-not-allowed',
   'expectation-failed',
+  'request-timeout',
+  'uri-too-long',
+  'headers-too-large',
   'key-reused',
   'answer-lost',
   'context-unavailable',
@@ -78,6 +81,9 @@ export const STATUS_OF: Readonly<Record<ErrorCode, number>> = {
   'unsupported-media-type': 415,
   'method-not-allowed': 405,
   'expectation-failed': 417,
+  'request-timeout': 408,
+  'uri-too-long': 414,
+  'headers-too-large': 431,
   'key-reused': 422,
   'answer-lost': 409,
   'context-unavailable': 503,
@@ -113,6 +119,8 @@ const TITLES: Partial<Record<ErrorCode, string>> = {
   'upstream-unreachable': 'The upstream could not be reached',
   'upstream-reset': 'The upstream broke off',
   'key-reused': 'This Idempotency-Key was used with another request',
+  'uri-too-long': 'The request target is too long',
+  'headers-too-large': 'The head of the request is too large',
   'stale-version': 'Somebody else changed it first',
 };
 

@@ -26,6 +26,7 @@ type CallFields = {
   readonly chunked: boolean;
   readonly contentLength: number | null;
   readonly expectContinue: boolean;
+  readonly acceptsTrailers?: boolean;
   readonly clientAddress: string;
   readonly requestId: string;
 };
@@ -51,6 +52,8 @@ export class Call {
   readonly contentLength: number | null;
   /** The client waits for `100 Continue` before it sends the body. */
   readonly expectContinue: boolean;
+  /** The client said `TE: trailers`, which goes on only together with `Connection: TE` (RFC 9110 10.1.4) and so is not among `headers`. */
+  readonly acceptsTrailers: boolean;
   readonly clientAddress: string;
   readonly requestId: string;
   #left = false;
@@ -69,6 +72,7 @@ export class Call {
     this.chunked = fields.chunked;
     this.contentLength = fields.contentLength;
     this.expectContinue = fields.expectContinue;
+    this.acceptsTrailers = fields.acceptsTrailers ?? false;
     this.clientAddress = fields.clientAddress;
     this.requestId = fields.requestId;
   }
@@ -152,7 +156,8 @@ const REQUEST_ID = /^[A-Za-z0-9._:@/+=-]{1,128}$/;
  * Reads a request once and builds what goes upstream. Clients' X-Forwarded-*, Forwarded and `banyan-*` are dropped (believed and appended to
  * when the peer is trusted), Via and X-Request-Id added, an absolute-form target's authority replaces Host (RFC 9112 3.2.2).
  * `res` is null for an upgrade, which has none.
- * @throws AppError `bad-request` for a Host that is missing, repeated or malformed, or framing that two readers could read differently.
+ * @throws AppError `bad-request` for a Host that is missing, repeated or malformed, or framing that two readers could read differently;
+ * `expectation-failed` for an Expect other than 100-continue.
  */
 export const prepare = (req: IncomingMessage, res: ServerResponse | null, options: PrepareOptions): Call => {
   const peer = peerOf(req, options.trusted);
@@ -163,6 +168,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
   let length: number | null = null;
   let transferEncoding: string | undefined;
   let expect = false;
+  let acceptsTrailers = false;
   let named: Set<string> | null = null;
   let requestId: string | undefined;
   let requestIds = 0;
@@ -189,10 +195,15 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
         transferEncoding = transferEncoding === undefined ? value : `${transferEncoding}, ${value}`;
         continue;
       case 'expect':
+        if (value.toLowerCase() !== '100-continue')
+          throw new AppError('expectation-failed', 'The only expectation met here is 100-continue');
         expect = true;
         continue;
       case 'te':
-        if (/(?:^|,)\s*trailers\s*(?:$|,|;)/i.test(value)) headers.push(name, 'trailers');
+        acceptsTrailers ||= /(?:^|,)\s*trailers\s*(?:$|,|;)/i.test(value);
+        continue;
+      case 'max-forwards':
+        headers.push(name, forwardsLeft(req.method, value));
         continue;
       case 'x-request-id':
         requestIds++;
@@ -224,8 +235,12 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
     const absolute = ABSOLUTE.exec(target) ?? refuse('The request target must be a path, an absolute http URL, or *');
     host = absolute[1]!;
     if (host === '') refuse('The request target has no host');
-    target = absolute[2]!.startsWith('/') ? absolute[2]! : `/${absolute[2]!}`;
+    const rest = absolute[2]!;
+    // RFC 9112 3.2.4: the last proxy makes `*` of it
+    if (rest === '' && req.method === 'OPTIONS') target = '*';
+    else target = rest.startsWith('/') ? rest : `/${rest}`;
   }
+  if (target.includes('#')) refuse('The request target has a fragment');
   if (target === '*' && req.method !== 'OPTIONS') refuse('Only OPTIONS may have the target *');
   if (host === undefined) host = '';
   else if (!HOST.test(host)) refuse('Host is malformed');
@@ -251,6 +266,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
     chunked: transferEncoding !== undefined,
     contentLength: length,
     expectContinue: expect && req.httpVersionMinor > 0,
+    acceptsTrailers,
     clientAddress: clientAddressOf(peer, forwardedFor, options.trusted),
     requestId,
   });
@@ -261,6 +277,10 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
   }
   return call;
 };
+
+/** RFC 9110 7.6.2: each proxy on the way takes one off, for the two methods it is defined for. */
+const forwardsLeft = (method: string | undefined, value: string): string =>
+  (method === 'OPTIONS' || method === 'TRACE') && /^[1-9]\d{0,8}$/.test(value) ? String(Number(value) - 1) : value;
 
 const dropNamed = (headers: string[], named: ReadonlySet<string>): void => {
   let kept = 2;

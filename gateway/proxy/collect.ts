@@ -4,12 +4,15 @@ import type { Answer } from './answer.ts';
 import type { Call } from './call.ts';
 import { clientLeft } from './failures.ts';
 
+/** How long a body that is read before anything is sent on may stand still. */
+const STALL_MS = 30_000;
+
 /**
  * The whole body of a request, at most `limitBytes`; empty when it has none. Gives the client its `100 Continue`, so the call can then be sent
  * on with `forward(call, { body })` only.
- * @throws AppError `payload-too-large`, `client-left`.
+ * @throws AppError `payload-too-large`, `client-left`, `request-timeout` when nothing comes for `stallMs`.
  */
-export const readBody = (call: Call, limitBytes: number): Promise<Buffer> => {
+export const readBody = (call: Call, limitBytes: number, stallMs = STALL_MS): Promise<Buffer> => {
   const { req } = call;
   if (req === null || call.body === 'none') return Promise.resolve(Buffer.alloc(0));
   if ((call.contentLength ?? 0) > limitBytes) return Promise.reject(tooLarge(limitBytes));
@@ -17,8 +20,17 @@ export const readBody = (call: Call, limitBytes: number): Promise<Buffer> => {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
-    const stop = () => req.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose);
+    const stall = setTimeout(() => {
+      stop();
+      req.pause();
+      reject(new AppError('request-timeout', 'The body of the request stood still for too long'));
+    }, stallMs);
+    const stop = () => {
+      clearTimeout(stall);
+      req.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose);
+    };
     const onData = (chunk: Buffer) => {
+      stall.refresh();
       bytes += chunk.length;
       if (bytes > limitBytes) {
         stop();

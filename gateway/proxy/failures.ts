@@ -80,6 +80,9 @@ export const proxyStatusOf = (error: AppError): string => {
     case 'bad-request':
     case 'payload-too-large':
     case 'expectation-failed':
+    case 'request-timeout':
+    case 'uri-too-long':
+    case 'headers-too-large':
     case 'method-not-allowed':
     case 'unprocessable':
     case 'key-reused':

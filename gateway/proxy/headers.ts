@@ -3,6 +3,8 @@ import { AppError } from '@banyan/contracts/errors.ts';
 /** What we call ourselves in Via, Forwarded and Proxy-Status. */
 export const PSEUDONYM = 'banyan';
 export const VIA = `1.1 ${PSEUDONYM}`;
+/** What Allow names where the gateway answers for itself; others may pass too. */
+export const METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS';
 
 /** Fields of one connection (RFC 9110 7.6.1). `trailer` is not among them: trailers are forwarded. `te` is treated on its own. */
 const HOP_BY_HOP: ReadonlySet<string> = new Set([

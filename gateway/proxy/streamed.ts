@@ -45,6 +45,11 @@ export class StreamedExchange implements Leaver, Source {
   #paused = false;
   started = false;
   begun = false;
+  /** The connection had served before. */
+  get reused(): boolean {
+    return this.#request.reusedSocket;
+  }
+
   get headed(): boolean {
     return this.#answer !== null;
   }
@@ -138,6 +143,7 @@ export class StreamedExchange implements Leaver, Source {
       else if (call.contentLength !== null) out.push('Content-Length', String(call.contentLength));
       else if (call.method === 'POST' || call.method === 'PUT' || call.method === 'PATCH') out.push('Content-Length', '0');
       if (call.expectContinue) out.push('Expect', '100-continue');
+      if (call.acceptsTrailers) out.push('TE', 'trailers', 'Connection', 'TE');
     }
     return out;
   }
@@ -146,6 +152,7 @@ export class StreamedExchange implements Leaver, Source {
     this.started = true;
     this.#stopTimer();
     if (this.#uploaded) this.#watch(this.#options.responseMs, 'UND_ERR_HEADERS_TIMEOUT');
+    else if (this.#uploading) this.#watchUpload();
     else if (this.#call.expectContinue) {
       // Asked for and not answered: the client must not wait for ever for an upstream that never heard of Expect.
       this.#continueTimer = setTimeout(() => this.#startUpload(true), CONTINUE_MS);
@@ -250,7 +257,10 @@ export class StreamedExchange implements Leaver, Source {
       if (this.#request.writableNeedDrain) {
         this.#request.destroy();
         this.#fail(new AppError('upstream-timeout', 'The upstream stopped taking the body', { sent: 'yes' }));
-      } else this.clientLeft();
+      } else {
+        this.#request.destroy();
+        this.#fail(new AppError('request-timeout', 'The body of the request stood still for too long', { sent: 'yes' }));
+      }
     }, this.#options.idleMs);
   }
 

@@ -1,10 +1,10 @@
 import { type ClientRequest, Agent as HttpAgent, type IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import type { Socket } from 'node:net';
-import { AppError, STATUS_OF } from '@banyan/contracts/errors.ts';
+import { AppError } from '@banyan/contracts/errors.ts';
 import { createProxyMiddleware } from 'http-proxy-middleware';
 import { type Call, type PrepareOptions, prepare } from './call.ts';
-import { failureOf, proxyStatusOf } from './failures.ts';
+import { failureOf } from './failures.ts';
 import { refuseRaw } from './refuse-raw.ts';
 
 export type UpgradeOptions = PrepareOptions & {
@@ -41,7 +41,7 @@ export const createUpgrader = (options: UpgradeOptions): Upgrader => {
   const fail = (crossing: Crossing, error: AppError): void => {
     options.onFailure?.(error);
     if (crossing.answered) crossing.socket.destroy();
-    else refuseRaw(crossing.socket, STATUS_OF[error.code], error.message, proxyStatusOf(error));
+    else refuseRaw(crossing.socket, error);
     crossing.answered = true;
   };
 
@@ -106,9 +106,10 @@ export const createUpgrader = (options: UpgradeOptions): Upgrader => {
       try {
         call = prepare(req, null, options);
       } catch (error) {
-        const known =
-          error instanceof AppError ? error : new AppError('internal', 'Something went wrong inside the gateway', { cause: error });
-        refuseRaw(socket, STATUS_OF[known.code], known.message, proxyStatusOf(known));
+        refuseRaw(
+          socket,
+          error instanceof AppError ? error : new AppError('internal', 'Something went wrong inside the gateway', { cause: error }),
+        );
         return;
       }
       const standIn = standInFor(req);

@@ -60,6 +60,8 @@ type Host = Load & {
   readonly agent: HttpAgent;
   /** Epoch ms until which it is passed over. */
   downUntil: number;
+  /** It has sent a `100 Continue` that nobody asked for, which undici takes for a broken answer: Node's client asks from now on. */
+  says100: boolean;
 };
 
 type Reject = (error: AppError) => void;
@@ -118,13 +120,16 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
       }
       reject(error);
     };
-    if (needsStream(call, forward)) sendStreamed(call, host, forward, false, resolve, failed);
+    if (host.says100 || needsStream(call, forward)) sendStreamed(call, host, forward, false, resolve, failed);
     else sendPooled(call, host, forward, resolve, failed);
   };
 
   const sendPooled = (call: Call, host: Host, forward: ForwardOptions, resolve: (answer: Answer) => void, reject: Reject): void => {
     const exchange: Exchange = new Exchange(call, host, forward.onInformation ?? null, resolve, (error) => {
-      if (isStale(call, forward, exchange, error)) sendStreamed(call, host, forward, true, resolve, reject);
+      const unasked100 = isUnasked100(error);
+      host.says100 ||= unasked100;
+      if (isStale(call, forward, exchange, error) || (unasked100 && SAFE.has(call.method) && !call.left))
+        sendStreamed(call, host, forward, true, resolve, reject);
       else reject(error);
     });
     const dispatch: Dispatcher.DispatchOptions & { servername?: string } = {
@@ -150,7 +155,7 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
     reject: Reject,
   ): void => {
     try {
-      const exchange = new StreamedExchange(
+      const exchange: StreamedExchange = new StreamedExchange(
         call,
         host,
         {
@@ -165,7 +170,10 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
           information: forward.onInformation ?? null,
         },
         resolve,
-        reject,
+        (error) => {
+          if (!fresh && isStale(call, forward, exchange, error)) sendStreamed(call, host, forward, true, resolve, reject);
+          else reject(error);
+        },
       );
       attach(call, exchange, forward.signal);
     } catch (error) {
@@ -206,25 +214,29 @@ const openHost = (url: string, connections: number, connectMs: number, maxHeader
     pool: createPool(origin.origin, { connections, connectMs, maxHeaderBytes }),
     agent: origin.protocol === 'https:' ? new HttpsAgent(agentOptions) : new HttpAgent(agentOptions),
     downUntil: 0,
+    says100: false,
     open: 0,
   };
 };
 
-/** What undici refuses or would not send as it came: streamed bodies, Expect, `*`, and a GET that says Content-Length: 0. */
+/** What undici refuses or would not send as it came: streamed bodies, Expect, `Connection: TE`, `*`, and a GET that says Content-Length: 0. */
 const needsStream = (call: Call, forward: ForwardOptions): boolean => {
   if (call.target === '*') return true;
   if (forward.body !== undefined || call.req === null) return false;
-  return call.body === 'stream' || call.expectContinue || (call.contentLength === 0 && SAFE.has(call.method));
+  return call.body === 'stream' || call.expectContinue || call.acceptsTrailers || (call.contentLength === 0 && SAFE.has(call.method));
 };
 
 /** RFC 9110 9.2.2, RFC 9112 9.3.1: the server may close an idle connection just as we reuse it; nothing but a replay tells. */
-const isStale = (call: Call, forward: ForwardOptions, exchange: Exchange, error: AppError): boolean =>
+const isStale = (call: Call, forward: ForwardOptions, exchange: Exchange | StreamedExchange, error: AppError): boolean =>
   exchange.reused &&
   !exchange.begun &&
   error.code === 'upstream-reset' &&
   forward.body === undefined &&
+  call.body === 'none' &&
   SAFE.has(call.method) &&
   !call.left;
+
+const isUnasked100 = (error: AppError): boolean => error.cause instanceof Error && error.cause.message === 'bad response';
 
 const attach = (call: Call, exchange: Leaver, signal: AbortSignal | undefined): void => {
   if (call.res !== null) call.onLeft(exchange);

@@ -223,8 +223,11 @@ export type RawServer = {
   close(): Promise<void>;
 };
 
-/** A server on loopback that does with each connection what `script` says; errors of a script end its connection. */
-export const rawServer = async (script: (connection: RawConnection, index: number) => Promise<void>): Promise<RawServer> => {
+/** A server on loopback that does with each connection what `script` says; errors of a script end its connection. Port 0 picks a free one. */
+export const rawServer = async (
+  script: (connection: RawConnection, index: number) => Promise<void>,
+  listenPort = 0,
+): Promise<RawServer> => {
   const connections: RawConnection[] = [];
   const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
     const connection = new RawConnection(socket);
@@ -235,7 +238,10 @@ export const rawServer = async (script: (connection: RawConnection, index: numbe
       () => connection.destroy(),
     );
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(listenPort, '127.0.0.1', resolve);
+  });
   const { port } = server.address() as AddressInfo;
   return {
     port,
