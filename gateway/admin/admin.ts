@@ -16,6 +16,7 @@ import { openapiOf } from './openapi.ts';
 import { PEER_HEADER } from './peers.ts';
 import type { AdminDeps } from './ports.ts';
 import { readinessOf } from './status.ts';
+import { isStoreTrouble } from './store-trouble.ts';
 import { systemRoutes } from './system-routes.ts';
 
 export type Admin = {
@@ -46,6 +47,8 @@ const appErrorOf = (error: unknown): unknown => {
     return new AppError('unsupported-media-type', 'content-type: expected plain application/json in UTF-8', { cause: error });
   if (typeof status === 'number' && status >= 400 && status < 500)
     return new AppError('bad-request', 'the request cannot be read', { cause: error });
+  if (isStoreTrouble(error))
+    return new AppError('store-unavailable', 'the store does not answer', { cause: error, retryable: true, retryAfterSeconds: 2 });
   return error;
 };
 

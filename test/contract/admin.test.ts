@@ -56,6 +56,16 @@ const expectProblem = (response: request.Response, status: number, code: string)
   return response.body;
 };
 
+describe('what needs the store', () => {
+  it('is 503 with Retry-After while it is away, and no error of ours', async () => {
+    const gone = () => Promise.reject(Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' }));
+    const admin = createAdmin({ ...system.deps, ledger: { list: gone, get: gone, resolve: gone } });
+    const response = await request(admin.handler).get('/api/v1/ledger').set('host', 'localhost');
+    expectProblem(response, 503, 'store-unavailable');
+    expect(Number(response.headers['retry-after'])).toBeGreaterThan(0);
+  });
+});
+
 describe('health', () => {
   it('livez tells only that the process lives, to any host name', async () => {
     await api().get('/livez').set('host', '10.1.2.3:8081').expect(200, { status: 'alive' });
