@@ -1,15 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { AppError } from '@banyan/contracts/errors.ts';
+import type { Express } from 'express';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import { createAdmin } from './admin/admin.ts';
 import { createAuditStore } from './admin/audit-store.ts';
 import type { AdminDeps } from './admin/ports.ts';
 import { createStoreView } from './admin/store-view.ts';
-import { type Config, environment, formatFault, isLoopback, loadConfig } from './config.ts';
+import { type Config, environment, formatFault, loadConfig } from './config.ts';
 import type { DualWriting } from './dual-writing.ts';
 import { seedsOf } from './flags/flag-store.ts';
 import { createFlags } from './flags/flags.ts';
@@ -38,7 +41,14 @@ export type GatewayOptions = {
 };
 
 export type Gateway = {
-  /** Listens. @throws AppError `store-unavailable` when the store cannot be reached and nothing is known of an earlier run; the system's error for a busy port. */
+  /** For a server of somebody else's; `open` must have been called. */
+  readonly handler: (req: IncomingMessage, res: ServerResponse) => void;
+  readonly upgrade: (req: IncomingMessage, socket: Socket, head: Buffer) => void;
+  /** The admin API as an express application, to be mounted or listened on. */
+  readonly admin: Express;
+  /** Everything but the listeners: store, flags, relay. @throws AppError `store-unavailable` */
+  open(): Promise<void>;
+  /** Opens and listens. @throws AppError `store-unavailable` when the store cannot be reached and nothing is known of an earlier run; the system's error for a busy port. */
   start(): Promise<{ gateway: string; admin: string }>;
   /** Reads the file again; valid = swapped whole, invalid = the old one stays. */
   reload(): Promise<Awaited<ReturnType<AdminDeps['reload']>>>;
@@ -106,7 +116,8 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
   const memberId = randomUUID();
   // beside the configuration, so that it survives restarts; a plain proxy keeps nothing
   const home = options.configFile === undefined ? null : join(dirname(options.configFile), '.banyan');
-  const seeds = seedsOf(Object.entries(options.config.contexts).map(([name, context]) => ({ name, ...context })));
+  const seedsIn = (from: Config) => seedsOf(Object.entries(from.contexts).map(([name, context]) => ({ name, ...context })));
+  const seeds = seedsIn(options.config);
   const hasContexts = seeds.length > 0;
 
   const opened = store === null ? null : await openStore(store, log);
@@ -238,6 +249,10 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     refuseUnbuilt(result.config);
     refuseNarrowing(before.config, result.config, (name) => flags.current(name)?.stage);
     const next = compileLive(result.config, before);
+    // before the first request can meet a context that the store does not know
+    await flags
+      .reseed(seedsIn(result.config))
+      .catch((error) => log.warn({ err: error }, 'new contexts could not be announced to the store'));
     live = next;
     dual?.reload();
     metrics.configLoaded(++generation);
@@ -292,41 +307,45 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     if (opened) await Promise.all([opened.db, opened.writeDb, opened.relayDb].map((pool) => pool.destroy()));
   };
 
-  return {
-    async start() {
-      if (home !== null && hasContexts)
-        await mkdir(home, { recursive: true }).catch((error) => log.warn({ err: error }, 'nothing can be kept beside the configuration'));
-      if (opened) {
-        try {
-          await opened.migrate();
-        } catch (error) {
-          if (!(await flags.known()))
-            throw new AppError(
-              'store-unavailable',
-              `the store does not answer: ${error instanceof Error ? error.message : String(error)}`,
-              { cause: error },
-            );
-          log.error({ err: error }, 'the store does not answer: starting with the last known flags; ledgered commands get 503');
+  const open = async (): Promise<void> => {
+    if (home !== null && hasContexts)
+      await mkdir(home, { recursive: true }).catch((error) => log.warn({ err: error }, 'nothing can be kept beside the configuration'));
+    if (opened) {
+      try {
+        await opened.migrate();
+      } catch (error) {
+        if (!(await flags.known())) {
+          await close();
+          throw new AppError('store-unavailable', `the store does not answer: ${error instanceof Error ? error.message : String(error)}`, {
+            cause: error,
+          });
         }
+        log.error({ err: error }, 'the store does not answer: starting with the last known flags; ledgered commands get 503');
       }
-      listener?.start();
-      await flags.start();
-      await pins.start().catch((error) => log.warn({ err: error }, 'pins of earlier commands could not be read'));
-      dual?.start();
-      lag.start();
-      if (flips)
-        recovering = setInterval(
-          () => void flips.recover().catch((error) => log.warn({ err: error }, 'flips could not be looked at')),
-          1000,
-        );
+    }
+    listener?.start();
+    await flags.start();
+    await pins.start().catch((error) => log.warn({ err: error }, 'pins of earlier commands could not be read'));
+    dual?.start();
+    lag.start();
+    if (flips)
+      recovering = setInterval(() => void flips.recover().catch((error) => log.warn({ err: error }, 'flips could not be looked at')), 1000);
+    metrics.configLoaded(++generation);
+  };
+
+  return {
+    handler: (req, res) => void handle(req, res),
+    upgrade: upgrader.upgrade,
+    admin: admin.handler,
+    open,
+    async start() {
+      await open();
       try {
         const bound = await Promise.all(
           listeners.map((one, i) => one.listen(options.config.listen[i]!.host, options.config.listen[i]!.port)),
         );
         const { url } = await admin.start();
-        metrics.configLoaded(++generation);
-        const { host } = options.config.listen[0]!;
-        return { gateway: urlOf(isLoopback(host) ? host : host, bound[0]!.port), admin: url };
+        return { gateway: urlOf(options.config.listen[0]!.host, bound[0]!.port), admin: url };
       } catch (error) {
         await close();
         throw error;

@@ -53,6 +53,8 @@ export type LoadOptions = {
   readonly file?: string | undefined;
   /** The text itself, read as YAML; `file` then only names it in faults. */
   readonly text?: string | undefined;
+  /** What a configuration file would hold, as an object; mapping functions are allowed. */
+  readonly object?: ConfigInput | undefined;
   /** By dotted path: `{ 'legacy.url': 'http://127.0.0.1:3000', listen: '127.0.0.1:0' }`. */
   readonly overrides?: Readonly<Record<string, unknown>> | undefined;
   /** Default `process.env`. */
@@ -125,6 +127,8 @@ export const loadConfig = async (options: LoadOptions = {}): Promise<LoadResult>
   };
   if (options.text !== undefined)
     return readConfig({ ...common, file: options.file ?? 'banyan.yaml', content: { text: options.text }, environmentDefaults: true });
+  if (options.object !== undefined)
+    return readConfig({ ...common, file: 'configuration', content: { object: options.object }, environmentDefaults: true });
   if (options.file === undefined)
     return readConfig({ ...common, file: 'command line', content: { object: { version: 1 } }, environmentDefaults: false });
   if (/\.[mc]?[jt]s$/.test(options.file)) {

@@ -36,6 +36,8 @@ export type Flags = {
   refresh(): Promise<void>;
   /** Resolves when the context is not frozen, or after `timeoutMs` with false. */
   thawed(context: string, timeoutMs: number): Promise<boolean>;
+  /** A reload brought contexts that may be new. */
+  reseed(seeds: readonly FlagSeed[]): Promise<void>;
   /** Kills without the store: kept on disk with who asked and why, merged into every later snapshot until the store has it. */
   killLocally(contexts: readonly string[], by: { readonly actor: string; readonly reason: string }): Promise<void>;
   pendingKills(): string[];
@@ -93,6 +95,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   let refreshing: Promise<void> | null = null;
   let queued: Promise<void> | null = null;
   let seeded = false;
+  let { seeds } = deps;
   let lastKnown: Saved['flags'] = [];
   const timers: NodeJS.Timeout[] = [];
   const listeners = new Set<(flag: StoredFlag, before: StoredFlag | undefined) => void>();
@@ -164,7 +167,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   const seed = async (): Promise<void> => {
     if (!db || seeded) return;
     const further = new Set(lastKnown.filter((flag) => flag.stage === 'cutover' || flag.stage === 'retired').map((flag) => flag.name));
-    const refused = await seedFlags(db, deps.seeds, further);
+    const refused = await seedFlags(db, seeds, further);
     seeded = true;
     for (const name of refused)
       log.warn(
@@ -228,7 +231,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       kills = new Map((saved?.kills ?? []).map((kill) => [kill.name, kill]));
       lastKnown = saved?.flags ?? [];
       if (!db) {
-        adopt(deps.seeds.map(fromSeed));
+        adopt(seeds.map(fromSeed));
         return;
       }
       try {
@@ -239,7 +242,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       } catch (error) {
         const known = new Map(lastKnown.map((flag) => [flag.name, flag]));
         adopt(
-          deps.seeds.map((seed) => {
+          seeds.map((seed) => {
             const flag = known.get(seed.name);
             return flag ? { ...flag, since: new Date(flag.since), updatedAt: new Date(flag.updatedAt) } : fromSeed(seed);
           }),
@@ -249,6 +252,12 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       unlisten = deps.listener?.on(FLAG_CHANNEL, () => quietly(refresh, 'flags could not be read')) ?? null;
       timers.push(setInterval(() => quietly(refresh, 'flags could not be read'), deps.pollMs ?? 500));
       timers.push(setInterval(() => quietly(beat, 'heartbeat failed'), deps.heartbeatMs ?? 1000));
+    },
+    async reseed(next) {
+      seeds = next;
+      seeded = false;
+      if (db) await refresh();
+      else adopt(seeds.map((seed) => flags.get(seed.name) ?? fromSeed(seed)));
     },
     async stop() {
       stopped = true;
