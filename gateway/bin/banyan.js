@@ -5,7 +5,8 @@ import * as module from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const main = join(dirname(fileURLToPath(import.meta.url)), '..', 'cli', 'main.ts');
+const self = fileURLToPath(import.meta.url);
+const main = join(dirname(self), '..', 'cli', 'main.ts');
 const major = Number(process.versions.node.split('.')[0]);
 
 if (major >= 24) {
@@ -20,7 +21,8 @@ if (major >= 24) {
     process.stderr.write(`banyan: needs Node 24 or newer, this is ${process.version}\n`);
     process.exit(2);
   }
-  const child = spawn(node, [main, ...process.argv.slice(2)], { stdio: 'inherit' });
+  // this file once more, so that the cache above serves here too
+  const child = spawn(node, [self, ...process.argv.slice(2)], { stdio: 'inherit' });
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
   child.on('exit', (code, signal) => process.exit(code ?? (signal ? 1 : 0)));
 }

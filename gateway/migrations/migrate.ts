@@ -1,6 +1,9 @@
 import { readdir } from 'node:fs/promises';
 import knex, { type Knex } from 'knex';
 
+/** knex writes what the caller is told anyway, stack and all, to stdout and stderr. */
+const SILENT = { warn: () => undefined, error: () => undefined, debug: () => undefined, deprecate: () => undefined };
+
 type Migration = { readonly name: string; readonly up: (db: Knex) => Promise<void> };
 
 /** All gateways that start at once migrate one after the other: knex's own lock fails instead of waiting. */
@@ -16,7 +19,12 @@ const load = async (): Promise<Migration[]> => {
  * Safe to call from many processes at once.
  */
 export const migrate = async (databaseUrl: string): Promise<void> => {
-  const db = knex({ client: 'pg', connection: { connectionString: databaseUrl, connectionTimeoutMillis: 5000 }, pool: { min: 0, max: 1 } });
+  const db = knex({
+    client: 'pg',
+    connection: { connectionString: databaseUrl, connectionTimeoutMillis: 5000 },
+    pool: { min: 0, max: 1 },
+    log: SILENT,
+  });
   try {
     const migrations = await load();
     await db.transaction(async (trx) => {
