@@ -96,6 +96,16 @@ const flipOf = (row: Row): Flip => ({
 
 const FINAL_STATES = ['done', 'undone'];
 
+/** Names what stands in the way: the first five in words, for whoever reads one line, the first hundred in `details.unresolved`. */
+const unresolvedError = (contexts: readonly string[], open: readonly { id: string; state: string }[]): AppError => {
+  const named = open.slice(0, 5).map((row) => `${row.id} ${row.state}`);
+  if (open.length > named.length) named.push('…');
+  const writes = open.length === 1 ? '1 write' : `${open.length} writes`;
+  return new AppError('conflict', `${writes} of ${contexts.join(', ')} must be settled first: ${named.join(', ')}`, {
+    details: { unresolved: open.slice(0, 100) },
+  });
+};
+
 /** The hand-over of write ownership (DESIGN.md section 7): freeze, drain, watermark, epoch + 1, resume; on any trouble unfreeze unchanged. */
 export const createFlips = (deps: FlipsDeps): Flips => {
   const { db, flags, log } = deps;
@@ -219,14 +229,7 @@ export const createFlips = (deps: FlipsDeps): Flips => {
       await note(id, 'draining', null);
       await wait(deadline, 'commands in flight did not end', async () => (await deps.inFlight(request.names)) === 0);
       const open = await deps.unresolved(request.names);
-      if (open.length > 0)
-        throw new AppError(
-          'conflict',
-          `${open.length} writes are unresolved: ${open
-            .slice(0, 5)
-            .map((row) => `${row.id} ${row.state}`)
-            .join(', ')}`,
-        );
+      if (open.length > 0) throw unresolvedError(request.names, open);
       await note(id, 'watermark', null);
       for (const name of request.names) await orStopped(deps.watermark(name, owner, Math.max(100, deadline - deps.now())));
       await note(id, 'switching', null);
@@ -244,10 +247,7 @@ export const createFlips = (deps: FlipsDeps): Flips => {
 
   const prepare = async (request: FlipRequest): Promise<string> => {
     const open = await deps.unresolved(request.names);
-    if (open.length > 0)
-      throw new AppError('conflict', `${open.length} writes of ${request.names.join(', ')} are unknown or parked: settle them first`, {
-        details: { unresolved: open.slice(0, 100) },
-      });
+    if (open.length > 0) throw unresolvedError(request.names, open);
     const id = randomUUID();
     await db.transaction(async (trx) => {
       const rows = await lockFlags(trx, request.names);
