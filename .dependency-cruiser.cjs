@@ -109,7 +109,7 @@ module.exports = {
       from: {
         pathNot: [
           TEST,
-          '^gateway/main[.]ts$',
+          '^gateway/(main|embed)[.]ts$',
           '^gateway/compose[.]ts$',
           '^legacy-adapter/main[.]ts$',
           '^extracted-services/[^/]+/main[.]ts$',
