@@ -15,6 +15,9 @@ environment: HOST (127.0.0.1), PORT (${spec.defaultPort}), DATABASE_URL, BANYAN_
              LEASE_MS (5000), LOG_LEVEL (info)
 `;
 
+/** A stop that takes longer (a database that hangs, a page that does not end) is broken off; what was not finished is done again, once, at the next start. */
+const STOP_LIMIT_MS = 10_000;
+
 const readFlags = (): { replay: boolean; help: boolean } => {
   try {
     const { values } = parseArgs({
@@ -39,6 +42,7 @@ export const runService = async (spec: ServiceSpec): Promise<void> => {
   const leave = (): void => {
     if (leaving.signal.aborted) return;
     leaving.abort();
+    setTimeout(() => end(1, new Error(`not stopped after ${STOP_LIMIT_MS / 1000} s: broken off`)), STOP_LIMIT_MS).unref();
     // before it serves, the start itself ends and cleans up
     service?.stop().then(
       () => end(0),

@@ -39,7 +39,7 @@ const startGateway = async (args: string[]): Promise<{ process: Running; url: st
     cwd: folder,
     env: { DATABASE_URL: undefined, BANYAN_SEAL_KEY: undefined },
   });
-  closing.push(() => started.stop());
+  closing.push(async () => expect(await started.stop()).toEqual({ code: 0, signal: null }));
   return { process: started, url: (await started.ready()).gateway! };
 };
 

@@ -27,6 +27,8 @@ export type Running = {
   line: (pattern: RegExp, timeoutMs?: number) => Promise<RegExpExecArray>;
   /** The `urls` of its `{type: 'ready'}` message. @throws Error like `line` */
   ready: (timeoutMs?: number) => Promise<Record<string, string>>;
+  /** Nobody reads its output from now on: the next write to it fails. */
+  deafen: () => void;
   /** Only sends a signal. */
   signal: (name: NodeJS.Signals) => void;
   /** Sends a signal (default SIGTERM) and waits for the end. @throws Error when the process still runs after `timeoutMs` (default 20,000) */
@@ -149,6 +151,10 @@ export const run = (script: string, args: readonly string[] = [], options: RunOp
     exited,
     line: (pattern, timeoutMs = PATIENCE_MS) => waitFor(() => match(pattern), `a line like ${pattern}`, timeoutMs),
     ready: (timeoutMs = PATIENCE_MS) => waitFor(() => urls, 'its ready message', timeoutMs),
+    deafen: () => {
+      child.stdout?.destroy();
+      child.stderr?.destroy();
+    },
     signal: (name) => {
       child.kill(name);
     },
