@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { describe, expect, it } from '@jest/globals';
 import type { JournalEntry } from '../ports.ts';
@@ -100,9 +101,11 @@ describe('journal', () => {
     return { written, journal: createJournal({ metrics: metricsOf(), log: createLogger({ level, destination }) }) };
   };
 
-  it('writes one line for what a context owns', () => {
+  it('writes one line for what a context owns, and none before the turn is over', async () => {
     const { written, journal } = journalAt('info');
     journal.note(entry);
+    expect(written).toEqual([]);
+    await turn();
     expect(written).toHaveLength(1);
     expect(written[0]).toMatchObject({
       level: 'info',
@@ -118,15 +121,18 @@ describe('journal', () => {
     expect(new Date(String(written[0]?.time)).toISOString()).toBe(written[0]?.time);
   });
 
-  it('keeps plain traffic at debug, but not its failures; a client that leaves is none', () => {
+  it('keeps plain traffic at debug, but not its failures; a client that leaves is none', async () => {
     const quiet = journalAt('info');
     quiet.journal.note(plain);
     quiet.journal.note({ ...plain, error: new AppError('client-left', 'left') });
+    await turn();
     expect(quiet.written).toEqual([]);
     quiet.journal.note({ ...plain, status: 502, error: new AppError('upstream-reset', 'broke off') });
+    await turn();
     expect(quiet.written).toMatchObject([{ level: 'info', error: { type: 'AppError', code: 'upstream-reset', message: 'broke off' } }]);
     const loud = journalAt('debug');
     loud.journal.note(plain);
+    await turn();
     expect(loud.written).toMatchObject([{ level: 'debug', context: null }]);
   });
 
@@ -142,7 +148,11 @@ describe('journal', () => {
     });
     const journal = createJournal({ metrics, log });
     expect(() => journal.note(entry)).not.toThrow();
-    expect(await metrics.registry.metrics()).toMatch(/^banyan_journal_failures_total 1$/m);
+    journal.note({ ...plain, context: 'order' });
+    await turn();
+    const text = await metrics.registry.metrics();
+    expect(text).toMatch(/^banyan_journal_failures_total 2$/m);
+    expect(text).toContain('banyan_requests_total{context="order",upstream="legacy",method="GET",status="2xx",reason="STAGE"} 1');
   });
 });
 
@@ -166,6 +176,20 @@ describe('logger', () => {
       req: { headers: { accept: '*/*' } },
       error: { cause: { message: 'connect postgres://banyan:***@db:5432/x failed' } },
     });
+  });
+
+  it('stamps each line with its own time', async () => {
+    const { written, destination } = lines();
+    const log = createLogger({ level: 'info', destination });
+    const before = Date.now();
+    log.info('one');
+    const between = Date.now();
+    while (Date.now() === between) await turn();
+    log.info('two');
+    const [first, second] = written.map((line) => Date.parse(String(line.time)));
+    expect(first).toBeGreaterThanOrEqual(before);
+    expect(first).toBeLessThanOrEqual(between);
+    expect(second).toBeGreaterThan(between);
   });
 
   it('obeys its level', () => {
