@@ -36,7 +36,7 @@ export type UpstreamStep =
   | { readonly signal: string };
 
 /** A string = exactly one such field with this value; a list = these values in this order; a pattern = one field that matches. */
-export type FieldWanted = string | RegExp | readonly string[];
+export type FieldWanted = string | RegExp | readonly (string | RegExp)[];
 
 export type MessageWanted = {
   readonly has?: Readonly<Record<string, FieldWanted>>;

@@ -113,7 +113,8 @@ const judgeMessage = (where: string, wanted: MessageWanted, got: Message, framin
 const holds = (wanted: FieldWanted, found: readonly string[]): boolean => {
   if (wanted instanceof RegExp) return found.length === 1 && wanted.test(found[0]!);
   if (typeof wanted === 'string') return found.length === 1 && found[0] === wanted;
-  return found.length === wanted.length && wanted.every((value, i) => value === found[i]);
+  return found.length === wanted.length && wanted.every((value, i) => fits(value, found[i]!));
 };
 
-const show = (value: FieldWanted): string => (value instanceof RegExp ? String(value) : JSON.stringify(value));
+const show = (value: FieldWanted): string =>
+  value instanceof RegExp ? String(value) : typeof value === 'string' ? JSON.stringify(value) : `[${value.map(show).join(', ')}]`;

@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
-import type { Case, Level } from './case.ts';
+import type { Level } from './case.ts';
 import { CASES } from './cases.ts';
+import { PEERS, type Peer, startPeer } from './peers.ts';
 import { play, type Stand } from './play.ts';
 import { openScriptedUpstream, type ScriptedUpstream } from './scripted-upstream.ts';
 
@@ -8,7 +9,9 @@ const HELP = `Holds any HTTP/1.1 reverse proxy to the conformance cases.
 
   npm run conformance -- --proxy http://127.0.0.1:8080 --upstream-port 9000 [options]
 
-The proxy has to send everything on to 127.0.0.1:9000, where this program answers by script.
+The proxy has to send everything on to 127.0.0.1:9000, where this program answers by script. Or, with the set-ups in bench/proxy/peers:
+
+  npm run conformance -- --peer ${PEERS.join('|')}
 
   --trusting URL    the same proxy, set up to believe its peer's X-Forwarded-*
   --impatient URL   the same proxy with time-outs of a second or so; without it cases about time-outs are left out
@@ -45,6 +48,7 @@ const read = () => {
     return parseArgs({
       options: {
         proxy: { type: 'string' },
+        peer: { type: 'string' },
         'upstream-port': { type: 'string' },
         trusting: { type: 'string' },
         impatient: { type: 'string' },
@@ -60,30 +64,40 @@ const read = () => {
   }
 };
 
+/** A proxy that somebody else started. */
+const byUrl = (options: ReturnType<typeof read>): Peer => {
+  const { proxy = usage('--proxy or --peer is missing') } = options;
+  const upstreamPort = Number(options['upstream-port'] ?? usage('--upstream-port is missing'));
+  if (!Number.isInteger(upstreamPort) || upstreamPort < 1 || upstreamPort > 65_535) usage('--upstream-port must be 1 to 65535');
+  const optional = (url: string | undefined): number | null => (url === undefined ? null : portOf(url));
+  try {
+    const ports = { usual: portOf(proxy), trusting: optional(options.trusting), impatient: optional(options.impatient) };
+    return { version: proxy, upstreamPort, ports, stop: async () => undefined };
+  } catch (error) {
+    return usage((error as Error).message);
+  }
+};
+
 const main = async (): Promise<number> => {
   const options = read();
   if (options.help) {
     process.stdout.write(HELP);
     return 0;
   }
-  const { proxy = usage('--proxy is missing') } = options;
-  const upstreamPort = Number(options['upstream-port'] ?? usage('--upstream-port is missing'));
   const patienceMs = Number(options.patience);
-  if (!Number.isInteger(upstreamPort) || upstreamPort < 1 || upstreamPort > 65_535) usage('--upstream-port must be 1 to 65535');
   if (!Number.isInteger(patienceMs) || patienceMs < 1) usage('--patience must be a number of milliseconds');
-  const ports: Record<NonNullable<Case['setup']>, number | null> = { usual: null, trusting: null, impatient: null };
-  try {
-    ports.usual = portOf(proxy);
-    if (options.trusting !== undefined) ports.trusting = portOf(options.trusting);
-    if (options.impatient !== undefined) ports.impatient = portOf(options.impatient);
-  } catch (error) {
-    usage((error as Error).message);
+  const target = options.peer === undefined ? byUrl(options) : await startPeer(options.peer).catch((error: Error) => error.message);
+  if (typeof target === 'string') {
+    process.stderr.write(`conformance: ${options.peer}: ${target}\n`);
+    return 2;
   }
+  const { ports, upstreamPort, version } = target;
   let upstream: ScriptedUpstream;
   try {
     upstream = await openScriptedUpstream(upstreamPort);
   } catch (error) {
     process.stderr.write(`conformance: cannot listen on 127.0.0.1:${upstreamPort}: ${(error as Error).message}\n`);
+    await target.stop();
     return 2;
   }
   const rows: Row[] = [];
@@ -100,9 +114,11 @@ const main = async (): Promise<number> => {
     if (!options.json) process.stdout.write(lineOf(rows.at(-1)!));
   }
   await upstream.close();
+  await target.stop();
   const counts = countsOf(rows);
-  if (options.json) process.stdout.write(`${JSON.stringify({ proxy, counts, cases: rows }, null, 2)}\n`);
+  if (options.json) process.stdout.write(`${JSON.stringify({ proxy: version, counts, cases: rows }, null, 2)}\n`);
   else {
+    process.stdout.write(`\n${version}\n`);
     for (const [level, { pass, fail, skip }] of Object.entries(counts))
       process.stdout.write(`${level.padEnd(8)}${pass} passed, ${fail} failed, ${skip} left out\n`);
   }

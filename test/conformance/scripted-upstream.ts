@@ -107,7 +107,8 @@ export const openScriptedUpstream = async (port = 0): Promise<ScriptedUpstream> 
   let play: Play | null = null;
   let list: Seen[] = [];
 
-  const react = async (connection: RawConnection, seen: Seen & { length: number }, now: Play, index: number): Promise<void> => {
+  /** False = the connection is over. */
+  const react = async (connection: RawConnection, seen: Seen & { length: number }, now: Play, index: number): Promise<boolean> => {
     const steps = now.script[Math.min(index, now.script.length - 1)] ?? [];
     let bodyRead = false;
     const body = async (): Promise<void> => {
@@ -123,19 +124,20 @@ export const openScriptedUpstream = async (port = 0): Promise<ScriptedUpstream> 
         await connection.rest();
         now.signals.give('gone');
         connection.destroy();
-        return;
+        return false;
       } else if (step === 'end') {
         connection.end();
-        return;
+        return false;
       } else if (step === 'reset') {
         connection.reset();
-        return;
+        return false;
       } else if (typeof step === 'string' || 'fill' in step) connection.write(bytesOf(step));
       else if ('until' in step) await connection.until(step.until);
       else if ('await' in step) await now.signals.wait(step.await);
       else now.signals.give(step.signal);
     }
     await body();
+    return true;
   };
 
   const serve = async (connection: RawConnection): Promise<void> => {
@@ -154,11 +156,16 @@ export const openScriptedUpstream = async (port = 0): Promise<ScriptedUpstream> 
           connection.write(`HTTP/1.1 200 OK\r\nContent-Length: ${mark.length}\r\n\r\n${mark}`);
           continue;
         }
-        if (now === null) continue;
+        // A proxy that looks whether its upstream is there; no case asks for this.
+        if (seen.line.startsWith('HEAD / ')) {
+          connection.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+          continue;
+        }
+        if (now === null) return;
         const noted = Object.assign(seen, { order: now.arrived++ });
         const index = list.push(noted) - 1;
         now.signals.give('head');
-        await react(connection, noted, now, index);
+        if (!(await react(connection, noted, now, index))) return;
       } catch (error) {
         if (error instanceof Unreadable) now?.violations.push(`an upstream was sent ${error.message}`);
         now?.signals.give('gone');

@@ -105,6 +105,16 @@ describe('readBody', () => {
     expect(statusOf(await (await client()).write(head(4)).message())).toBe(413);
   });
 
+  it('answers 408 to a body that stands still, and closes', async () => {
+    const { client } = await serve((call) => readBody(call, 10, 50));
+    const connection = await client();
+    connection.write('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na');
+    const answer = await connection.answer();
+    expect(statusOf(answer)).toBe(408);
+    expect(JSON.parse(answer.body.toString())).toMatchObject({ code: 'request-timeout' });
+    expect(valuesOf(answer, 'connection')).toEqual(['close']);
+  });
+
   it('of a client that leaves is client-left', async () => {
     let settle: (error: unknown) => void = () => {};
     const settled = new Promise<unknown>((resolve) => {

@@ -272,3 +272,18 @@ describe('a tunnel', () => {
     expect(rig.listener.tunnels).toBe(0);
   });
 });
+
+describe('an upgrade with too large a head', () => {
+  it.each([
+    [414, `GET /${'a'.repeat(1_100)} HTTP/1.1\r\nHost: shop\r\n`],
+    [431, `GET / HTTP/1.1\r\nHost: shop\r\nX-Long: ${'a'.repeat(1_100)}\r\n`],
+  ])('is refused with %i and reaches nobody', async (status, head) => {
+    rig = await openRig(
+      answering(() => SWITCH),
+      { limits: { maxHeaderBytes: 1_000 } },
+    );
+    const answer = await rig.ask(`${head}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
+    expect(statusOf(answer)).toBe(status);
+    expect(rig.server.connections).toHaveLength(0);
+  });
+});

@@ -25,7 +25,7 @@ export const connections: readonly Case[] = [
   },
   {
     id: 'conn-half-closed-client',
-    level: 'should',
+    level: 'own',
     cite: 'RFC 9112 9.6; half-closed sockets',
     it: 'answers a client that has closed its sending side',
     client: [get('/a'), 'end', { answer: 'final' }],
@@ -61,7 +61,10 @@ export const connections: readonly Case[] = [
       ['body', OK],
     ],
     want: { answers: [{ status: 200 }, { status: 502 }], seen: [{ body: 'x' }, { body: 'y' }] },
-    or: [{ answers: [{ status: 200 }, { status: [500, 503, 504] }], seen: [{ body: 'x' }, { body: 'y' }] }],
+    or: [
+      { answers: [{ status: 200 }, 'gone'], seen: [{ body: 'x' }, { body: 'y' }] },
+      { answers: [{ status: 200 }, { status: [500, 503, 504] }], seen: [{ body: 'x' }, { body: 'y' }] },
+    ],
   },
   {
     id: 'conn-fresh-get',
@@ -335,10 +338,10 @@ export const connections: readonly Case[] = [
     it: 'answers 502 to an upgrade whose upstream breaks off',
     client: [ASK_WS, { answer: 'final' }],
     upstream: [['reset']],
-    want: { answers: [{ status: 502 }], seen: [{}] },
+    want: { answers: [{ status: 502 }], seen: 'any' },
     or: [
-      { answers: ['gone'], seen: [{}] },
-      { answers: [{ status: [500, 503, 504] }], seen: [{}] },
+      { answers: ['gone'], seen: 'any' },
+      { answers: [{ status: [500, 503, 504] }], seen: 'any' },
     ],
   },
   {
@@ -379,7 +382,7 @@ export const connections: readonly Case[] = [
   },
   {
     id: 'upgrade-not-named',
-    level: 'must',
+    level: 'should',
     cite: 'RFC 9110 7.8',
     it: 'takes Upgrade without Connection: upgrade for nothing',
     send: get('/a', 'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'),

@@ -25,7 +25,7 @@ export const interim: readonly Case[] = [
   },
   {
     id: 'expect-unheard',
-    level: 'should',
+    level: 'own',
     cite: 'RFC 9110 10.1.1',
     it: 'does not keep the body back for ever from an upstream that never says 100',
     client: [EXPECTING, { answer: 'interim' }, 'hello', { answer: 'final' }],
@@ -40,7 +40,10 @@ export const interim: readonly Case[] = [
     client: [`${EXPECTING}hello`, { answer: 'final' }],
     upstream: [['HTTP/1.1 100 Continue\r\n\r\n', 'body', OK]],
     want: { answers: [{ status: 100 }, { status: 200, body: 'ok' }], seen: [{ body: 'hello' }] },
-    or: [{ seen: [{ body: 'hello' }] }],
+    or: [
+      { seen: [{ body: 'hello' }] },
+      { answers: [{ status: 100 }, { status: 100 }, { status: 200, body: 'ok' }], seen: [{ body: 'hello' }] },
+    ],
   },
   {
     id: 'expect-http10',

@@ -1,8 +1,8 @@
 import { type Case, get, HOST, hungUp, passed, refused } from '../case.ts';
 
-const dropped = (id: string, fields: string, names: string[], cite = 'RFC 9110 7.6.1'): Case => ({
+const dropped = (id: string, fields: string, names: string[], cite = 'RFC 9110 7.6.1', level: Case['level'] = 'must'): Case => ({
   id: `hop-${id}`,
-  level: 'must',
+  level,
   cite,
   it: `drops ${names.join(', ')} of the client's connection`,
   send: get('/a', fields),
@@ -23,7 +23,7 @@ const spoof = (
   it: `does not let a stranger set ${field}`,
   send: get('/a', `${field}: ${value}\r\n`),
   want: passed(wanted === null ? { lacks: [name] } : { has: { [name]: wanted } }),
-  or: [passed({ lacks: [name] })],
+  or: [passed({ lacks: [name] }), passed({ has: { [name]: new RegExp(`^(?!.*${value.replaceAll('.', '\\.')})`) } })],
 });
 
 const malformed = (id: string, fields: string, cite: string, what: string): Case => ({
@@ -40,9 +40,9 @@ const MANY = Array.from({ length: 120 }, (_, i) => `X-Many-${i}: ${i}\r\n`).join
 
 /** Request fields: what goes through, what may not. */
 export const requestFields: readonly Case[] = [
-  dropped('keep-alive', 'Connection: keep-alive\r\nKeep-Alive: timeout=5\r\nX-Kept: yes\r\n', ['keep-alive']),
-  dropped('proxy-connection', 'Proxy-Connection: keep-alive\r\nX-Kept: yes\r\n', ['proxy-connection'], 'RFC 9112 C.2.2'),
-  dropped('upgrade', 'Upgrade: websocket\r\nX-Kept: yes\r\n', ['upgrade'], 'RFC 9110 7.8'),
+  dropped('keep-alive', 'Connection: keep-alive\r\nKeep-Alive: timeout=5\r\nX-Kept: yes\r\n', ['keep-alive'], 'RFC 9110 7.6.1', 'should'),
+  dropped('proxy-connection', 'Proxy-Connection: keep-alive\r\nX-Kept: yes\r\n', ['proxy-connection'], 'RFC 9112 C.2.2', 'should'),
+  dropped('upgrade', 'Upgrade: websocket\r\nX-Kept: yes\r\n', ['upgrade'], 'RFC 9110 7.8', 'should'),
   dropped('named', 'Connection: X-Hop, X-Other\r\nX-Hop: 1\r\nx-other: 2\r\nX-Kept: yes\r\n', ['x-hop', 'x-other']),
   dropped('named-twice', 'Connection: X-Hop\r\nConnection: X-Other\r\nX-Hop: 1\r\nX-Other: 2\r\nX-Kept: yes\r\n', ['x-hop', 'x-other']),
   dropped('named-odd-case', 'connection: close , x-HOP\r\nX-hop: 1\r\nX-Kept: yes\r\n', ['x-hop']),
@@ -176,7 +176,7 @@ export const requestFields: readonly Case[] = [
     it: 'answers 431 to a head beyond its limit',
     send: get('/a', `X-Long: ${'v'.repeat(100_000)}\r\n`),
     want: refused(431),
-    or: [refused(400, 413, 431)],
+    or: [{ answers: [{ status: [400, 413, 414, 431], complete: null }], seen: [] }, hungUp, passed({})],
   },
   {
     id: 'field-conditional',
@@ -318,7 +318,7 @@ export const requestFields: readonly Case[] = [
     it: 'puts itself behind those that Via names already',
     send: get('/a', 'Via: 1.0 fred, 1.1 bob\r\n'),
     want: passed({ has: { via: ['1.0 fred, 1.1 bob', '1.1 banyan'] } }),
-    or: [passed({ has: { via: /^1\.0 fred, 1\.1 bob, 1\.1 \S+/ } }), passed({ has: { via: ['1.0 fred, 1.1 bob', '1.1 vegur'] } })],
+    or: [passed({ has: { via: /^1\.0 fred, 1\.1 bob, 1\.1 \S+/ } }), passed({ has: { via: ['1.0 fred, 1.1 bob', /^1\.1 \S+/] } })],
   },
   {
     id: 'request-id-made',

@@ -251,7 +251,7 @@ export const responses: readonly Case[] = [
   ),
   relayed(
     'authenticate',
-    'must',
+    'should',
     'RFC 9110 11.6.1',
     'keeps WWW-Authenticate lines',
     answer('', 'WWW-Authenticate: Negotiate\r\nWWW-Authenticate: Basic realm="a, b"\r\n', 'HTTP/1.1 401 Unauthorized'),
@@ -406,7 +406,7 @@ export const responses: readonly Case[] = [
   broken('silence', '', 'RFC 9110 15.6.3', 'an upstream that closes without a word'),
   broken('garbage', 'what?\r\n\r\n', 'RFC 9110 15.6.3; nginx relays it as HTTP/0.9', 'garbage'),
   broken('half-head', 'HTTP/1.1 200 OK\r\nX-A: 1\r\n', 'RFC 9112 8', 'half a head'),
-  broken('version', 'HTTP/9.9 200 OK\r\nContent-Length: 2\r\n\r\nok', 'RFC 9110 2.5', 'an answer in HTTP/9.9'),
+  broken('version', 'HTTP/9.9 200 OK\r\nContent-Length: 2\r\n\r\nok', 'RFC 9110 2.5', 'an answer in HTTP/9.9', 'should'),
   broken('status-word', 'HTTP/1.1 OK\r\nContent-Length: 2\r\n\r\nok', 'RFC 9112 4', 'a status line without a status'),
   broken('status-short', 'HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok', 'RFC 9112 4', 'a status of two digits'),
   broken(

@@ -1,13 +1,13 @@
-import { type Case, get, HOST, hungUp, passed, refused } from '../case.ts';
+import { type Case, get, HOST, hungUp, passed, refused, type Wanted } from '../case.ts';
 
-const kept = (id: string, target: string, cite: string, what: string): Case => ({
+const kept = (id: string, target: string, cite: string, what: string, ...or: Wanted[]): Case => ({
   id: `target-${id}`,
   level: 'must',
   cite,
   it: `sends ${what} on byte for byte`,
   send: get(target),
   want: passed({ line: `GET ${target} HTTP/1.1` }),
-  or: [passed({ line: `GET ${target} HTTP/1.0` })],
+  or: [passed({ line: `GET ${target} HTTP/1.0` }), ...or],
 });
 
 /** The request line: what is asked for. */
@@ -18,14 +18,14 @@ export const targets: readonly Case[] = [
   kept('empty-query', '/a?', 'RFC 3986 6.2.3', 'an empty query'),
   kept('question-marks', '/a??b?c', 'RFC 3986 3.4', 'question marks in a query'),
   kept('dot-segments', '/a/../b/./c', 'RFC 9110 7.7', 'dot segments'),
-  kept('escaped-dots', '/%2e%2E/x', 'http-proxy-middleware#1168', 'escaped dots'),
-  kept('broken-escape', '/%zz', 'RFC 9110 7.7', 'a broken escape'),
-  kept('odd-characters', '/a|b^c`d{e}', 'RFC 9110 7.7; caddy re-encodes', 'characters that URL parsers re-encode'),
-  kept('quotes', '/a\'b"c<d>', 'RFC 9110 7.7', 'quotes and angle brackets'),
-  kept('backslash', '/a\\b', 'RFC 9110 7.7', 'a backslash'),
+  kept('escaped-dots', '/%2e%2E/x', 'http-proxy-middleware#1168', 'escaped dots', refused()),
+  kept('broken-escape', '/%zz', 'RFC 9110 7.7', 'a broken escape', refused()),
+  kept('odd-characters', '/a|b^c`d{e}', 'RFC 9110 7.7; caddy re-encodes', 'characters that URL parsers re-encode', refused()),
+  kept('quotes', '/a\'b"c<d>', 'RFC 9110 7.7', 'quotes and angle brackets', refused()),
+  kept('backslash', '/a\\b', 'RFC 9110 7.7', 'a backslash', refused()),
   kept('escaped-query', '/a?q=%C3%A9+%20&q=&q', 'RFC 9110 7.7', 'escapes, plus and repeats in a query'),
   kept('url-in-query', '/a?u=http://x/y//z', 'node-http-proxy#1720 family', 'a URL in a query'),
-  kept('escaped-nul', '/a%00b', 'RFC 9110 7.7', 'an escaped NUL'),
+  kept('escaped-nul', '/a%00b', 'RFC 9110 7.7', 'an escaped NUL', refused()),
   kept('lower-case-escape', '/a%c3%a9', 'RFC 3986 6.2.2.1', 'escapes in lower case'),
   {
     id: 'target-8000-bytes',
@@ -42,6 +42,7 @@ export const targets: readonly Case[] = [
     it: 'answers 414 to a target beyond its limit',
     send: get(`/${'a'.repeat(90_000)}`),
     want: refused(414),
+    or: [{ answers: [{ status: [400, 413, 414, 431], complete: null }], seen: [] }, hungUp, passed({})],
   },
   {
     id: 'target-absolute',
@@ -51,6 +52,7 @@ export const targets: readonly Case[] = [
     send: `GET http://real.test:81/a//b?c HTTP/1.1\r\n${HOST}\r\n`,
     want: passed({ line: 'GET /a//b?c HTTP/1.1', has: { host: 'real.test:81' } }),
     or: [
+      refused(),
       passed({ line: /^GET \/a\/\/b\?c HTTP\/1\.0$/, has: { host: 'real.test:81' } }),
       passed({ line: /^GET http:\/\/real\.test:81\/a\/\/b\?c HTTP\/1\.1$/, has: { host: 'real.test:81' } }),
     ],
@@ -62,6 +64,7 @@ export const targets: readonly Case[] = [
     it: 'asks for / when an absolute target has no path',
     send: 'GET http://shop.test HTTP/1.1\r\nHost: shop.test\r\n\r\n',
     want: passed({ line: /^GET \/ HTTP/ }),
+    or: [passed({ line: /^GET http:\/\/shop\.test\/? HTTP/ })],
   },
   {
     id: 'target-absolute-only-query',
@@ -218,7 +221,7 @@ export const targets: readonly Case[] = [
   },
   {
     id: 'line-http-2-version',
-    level: 'must',
+    level: 'should',
     cite: 'RFC 9110 2.5; RFC 9112 2.3',
     it: 'refuses HTTP/2.0 in a request line',
     send: `GET /a HTTP/2.0\r\n${HOST}\r\n`,
@@ -227,7 +230,7 @@ export const targets: readonly Case[] = [
   },
   {
     id: 'line-http-9-version',
-    level: 'must',
+    level: 'should',
     cite: 'RFC 9110 2.5',
     it: 'refuses HTTP/9.9',
     send: `GET /a HTTP/9.9\r\n${HOST}\r\n`,
