@@ -47,7 +47,7 @@ export const freePort = async (): Promise<number> => {
 export const openWorkshop = (): Workshop => {
   const folder = mkdtempSync(join(tmpdir(), 'banyan-bench-'));
   const running = new Set<ChildProcess>();
-  let closed = false;
+  let closing: Promise<void> | null = null;
 
   const keep = (child: ChildProcess): void => {
     running.add(child);
@@ -76,13 +76,16 @@ export const openWorkshop = (): Workshop => {
     return { pid: child.pid!, child, stop: () => stop(child) };
   };
 
-  const close = async (): Promise<void> => {
-    if (closed) return;
-    closed = true;
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupted);
+  const closeNow = async (): Promise<void> => {
     await Promise.all([...running].map(stop));
     rmSync(folder, { recursive: true, force: true });
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupted);
   };
+  const close = (): Promise<void> => {
+    closing ??= closeNow();
+    return closing;
+  };
+  // First to wait for the end, so that the exit code says why and not what broke because of it.
   const interrupted = (signal: NodeJS.Signals): void => {
     void close().finally(() => process.exit(signal === 'SIGINT' ? 130 : 143));
   };

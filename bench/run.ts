@@ -38,10 +38,16 @@ const [name = '', ...more] = positionals;
 const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined;
 if (bench === undefined || more.length > 0) fail(name === '' ? 'which benchmark?' : `there is no benchmark ${positionals.join(' ')}`);
 else {
-  const report = await (await bench())({
-    quick: values.quick,
-    install: !values['no-install'],
-    say: (line) => process.stderr.write(`${line}\n`),
-  });
-  process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : render(report));
+  try {
+    const measure = await bench();
+    const report = await measure({
+      quick: values.quick,
+      install: !values['no-install'],
+      say: (line) => process.stderr.write(`${line}\n`),
+    });
+    process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : render(report));
+  } catch (error) {
+    process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = 2;
+  }
 }

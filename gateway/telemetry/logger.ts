@@ -45,7 +45,8 @@ export type LoggerOptions = {
 };
 
 /** Lines leave together, when this much has gathered, or after the time below, or at exit. */
-const BATCH_BYTES = 8 * 1024;
+const BATCH_BYTES = 32 * 1024;
+const MOST_WRITTEN_BYTES = 64 * 1024;
 const BATCH_MS = 100;
 /** A reader that stands still costs lines beyond this, never requests: a write that blocks would hold up every client. */
 const HELD_BYTES = 16 * 1024 * 1024;
@@ -87,6 +88,14 @@ export const createLogger = (options: LoggerOptions): Logger => {
       // the formatter has turned errors into plain values already
       serializers: { err: (value: unknown) => value, error: (value: unknown) => value },
     },
-    options.destination ?? pino.destination({ fd: 1, sync: false, minLength: BATCH_BYTES, maxLength: HELD_BYTES, periodicFlush: BATCH_MS }),
+    options.destination ??
+      pino.destination({
+        fd: 1,
+        sync: false,
+        minLength: BATCH_BYTES,
+        maxWrite: MOST_WRITTEN_BYTES,
+        maxLength: HELD_BYTES,
+        periodicFlush: BATCH_MS,
+      }),
   );
 };
