@@ -46,6 +46,17 @@ const json = (status: number, reason: string, text: string, more: readonly strin
   );
 };
 
+/** @throws AppError `bad-request` when there are two: nobody could tell which one a repeat repeats */
+const keyOf = (call: Call): string | null => {
+  let key: string | null = null;
+  for (let i = 0; i + 1 < call.headers.length; i += 2) {
+    if (call.headers[i]!.toLowerCase() !== HEADERS.idempotencyKey) continue;
+    if (key !== null) throw new AppError('bad-request', 'Idempotency-Key must be given once');
+    key = call.headers[i + 1]!;
+  }
+  return key;
+};
+
 const scopeOf = (x: Exchange): ScopeParts => ({
   authorization: headerOf(x.call.headers, 'authorization') ?? null,
   // a key that this answer gives the client tells nobody apart yet
@@ -134,7 +145,7 @@ export const createCommands = (
       const { writer } = d;
       if (!writer) throw new AppError('store-unavailable', 'this route needs the store', { retryable: true, retryAfterSeconds: 2 });
       const body = await readBody(call, command.settings.writes.bodyLimit);
-      const key = headerOf(call.headers, HEADERS.idempotencyKey) ?? null;
+      const key = keyOf(call);
       const { begun, side } = await admit(x, writer, command, {
         context: command.context.name,
         route: `${call.method} ${command.settings.pattern}`,
@@ -152,7 +163,7 @@ export const createCommands = (
         return steps.deliver(
           x,
           live,
-          json(202, 'Accepted', JSON.stringify({ id: begun.id, state: 'unknown' }), [
+          json(202, 'Accepted', JSON.stringify({ id: begun.id, state: begun.state }), [
             'location',
             `${WRITES_PATH}${begun.id}`,
             'retry-after',

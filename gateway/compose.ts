@@ -167,6 +167,9 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
   }
   const lag = createLagWatch({
     live: () => live,
+    db,
+    release: pins.release,
+    now: monotonic,
     flags,
     unpublishedMs: (context) => dual?.oldestUnpublishedAgeMs(context) ?? Promise.resolve(0),
     log,
@@ -246,8 +249,13 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
       return { ok: false, faults: result.faults.map(formatFault), warnings: result.warnings.map(formatFault) };
     }
     const before = live;
-    refuseUnbuilt(result.config);
-    refuseNarrowing(before.config, result.config, (name) => flags.current(name)?.stage);
+    try {
+      refuseUnbuilt(result.config);
+      refuseNarrowing(before.config, result.config, (name) => flags.current(name)?.stage);
+    } catch (error) {
+      metrics.configRefused();
+      throw error;
+    }
     const next = compileLive(result.config, before);
     // before the first request can meet a context that the store does not know
     await flags

@@ -93,6 +93,18 @@ const cookieOf = (header: string | undefined, name: string): string | undefined 
   return undefined;
 };
 
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/** Node hands header bytes over as Latin-1. What is UTF-8 is read as UTF-8, so that a key has the bucket that `banyan bucket` prints for it. */
+const textOf = (value: string): string => {
+  if (!/[\x80-\xff]/.test(value)) return value;
+  try {
+    return utf8.decode(Buffer.from(value, 'latin1'));
+  } catch {
+    return value;
+  }
+};
+
 /** Banyan's own cookie, once issued, comes before every configured key. */
 export const stickyOf = (call: Call, context: LiveContext, issue: boolean): Sticky => {
   const cookies = headerOf(call.headers, 'cookie');
@@ -100,7 +112,7 @@ export const stickyOf = (call: Call, context: LiveContext, issue: boolean): Stic
   if (own !== undefined) return { key: own, issued: null };
   for (const { from, name } of context.stickyKey) {
     const value = from === 'header' ? headerOf(call.headers, name) : cookieOf(cookies, name);
-    if (value !== undefined && value !== '') return { key: value, issued: null };
+    if (value !== undefined && value !== '') return { key: textOf(value), issued: null };
   }
   if (!issue) return { key: null, issued: null };
   const id = randomUUID();

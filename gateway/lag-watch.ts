@@ -14,6 +14,11 @@ const positionSchema = z.looseObject({
 type Position = z.output<typeof positionSchema>;
 
 export type LagWatchDeps = {
+  /** null = no store, nothing to watch. */
+  readonly db: Knex | null;
+  /** Everything that legacy committed for this context before `at` is on the extracted side: clients pinned until then are free. */
+  readonly release: (context: string, at: number) => void;
+  readonly now: () => number;
   readonly live: () => LiveParts;
   readonly flags: Flags;
   /** Age of the oldest fact of a context that is not on the stream yet, ms. */
@@ -53,17 +58,22 @@ export const createLagWatch = (deps: LagWatchDeps): LagWatch => {
   const ask = async (context: string, timeoutMs: number): Promise<Position> => {
     const url = deps.live().config.contexts[context]?.extracted?.url;
     if (!url) throw new AppError('not-configured', `${context} has no extracted service`);
-    const response = await fetch(new URL('/_banyan/consumer', url), { signal: AbortSignal.timeout(Math.max(1, timeoutMs)) });
+    const response = await fetch(new URL('/_banyan/consumer', url), { signal: AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs))) });
     if (!response.ok)
       throw new AppError('upstream-protocol', `the service of ${context} answered ${response.status} when asked how far it is`);
     return positionSchema.parse(await response.json());
   };
 
-  const look = async (context: string, pinMs: number): Promise<void> => {
+  const look = async (db: Knex, context: string, pinMs: number): Promise<void> => {
     let lagMs = 0;
     try {
+      const at = deps.now();
+      const mark = await lastFact(db, context);
       const [position, unpublished] = await Promise.all([ask(context, ASK_MS), deps.unpublishedMs(context)]);
       lagMs = Math.max(position.lagMs ?? 0, unpublished);
+      const level = mark === null || (!(await waiting(db, context, mark)) && applied(position, await endsOf(db, context, mark)));
+      // under `capture` the fact follows its commit by the adapter's pace: only time frees those clients
+      if (level && deps.live().config.contexts[context]?.publisher === 'ledger') deps.release(context, at);
     } catch (error) {
       // a service that cannot say how far it is, is the breaker's business; the store's backlog alone cannot be judged
       deps.log.debug({ err: error, context }, 'the lag is not known');
@@ -77,10 +87,12 @@ export const createLagWatch = (deps: LagWatchDeps): LagWatch => {
 
   const round = async (): Promise<void> => {
     const live = deps.live();
+    const { db } = deps;
+    if (!db) return;
     const watched = [...live.contexts.values()].filter(
       (context) => context.dual && context.extracted && deps.flags.current(context.name)?.stage === 'canary',
     );
-    await Promise.all(watched.map((context) => look(context.name, context.pinMs)));
+    await Promise.all(watched.map((context) => look(db, context.name, context.pinMs)));
   };
   const schedule = (): void => {
     if (stopped) return;
@@ -106,15 +118,54 @@ export const createLagWatch = (deps: LagWatchDeps): LagWatch => {
     if (!response.ok) throw new AppError('conflict', `the adapter has not come level: ${(await response.text()).slice(0, 300)}`);
   };
 
-  /** Where the context's facts end on each shard; null while some are not on the stream yet. */
-  const published = async (db: Knex, context: string): Promise<Map<string, bigint> | null> => {
-    const { rows } = await db.raw<{ rows: { open: string; shard: string | null; last: string | null }[] }>(
-      `select count(*) filter (where published_at is null) as open, shard, max(sequence_number::numeric)::text as last
-       from banyan.outbox where context = ? group by shard`,
-      [context],
+  /** Where a context's facts end on each shard, up to a position of the outbox below which no transaction can still be open. */
+  const settled = new Map<string, { upTo: string; ends: ReadonlyMap<string, bigint> }>();
+
+  /** The context's last fact at this moment, by its place in the outbox; null before the first one. */
+  const lastFact = async (db: Knex, context: string): Promise<string | null> => {
+    const { rows } = await db.raw<{ rows: { mark: string | null }[] }>(
+      'select max(position)::text as mark from banyan.outbox where context = ? and position > ?',
+      [context, settled.get(context)?.upTo ?? '0'],
     );
-    if (rows.some((row) => Number(row.open) > 0)) return null;
-    return new Map(rows.flatMap((row) => (row.shard && row.last ? [[row.shard, BigInt(row.last)] as const] : [])));
+    return rows[0]!.mark ?? settled.get(context)?.upTo ?? null;
+  };
+
+  const waiting = async (db: Knex, context: string, mark: string): Promise<boolean> => {
+    const { rows } = await db.raw<{ rows: { found: boolean }[] }>(
+      'select exists (select from banyan.outbox where context = ? and published_at is null and position <= ?) as found',
+      [context, mark],
+    );
+    return rows[0]!.found;
+  };
+
+  /**
+   * Where the facts up to `mark` end on each shard. Positions are given before their transactions commit, so only what is old enough is remembered;
+   * the rest is read again each time.
+   */
+  const endsOf = async (db: Knex, context: string, mark: string): Promise<Map<string, bigint>> => {
+    const before = settled.get(context) ?? { upTo: '0', ends: new Map<string, bigint>() };
+    const { rows } = await db.raw<{ rows: { shard: string | null; last: string | null; old: boolean; place: string }[] }>(
+      `select shard, max(sequence_number::numeric)::text as last, created_at < now() - interval '5 minutes' as old, max(position)::text as place
+       from banyan.outbox where context = ? and position > ? and position <= ? group by shard, old`,
+      [context, before.upTo, mark],
+    );
+    const merge = (into: Map<string, bigint>, of: typeof rows): Map<string, bigint> => {
+      for (const { shard, last } of of) if (shard && last && BigInt(last) > (into.get(shard) ?? 0n)) into.set(shard, BigInt(last));
+      return into;
+    };
+    const old = rows.filter((row) => row.old);
+    if (old.length > 0) {
+      let upTo = 0n;
+      for (const { place } of old) if (BigInt(place) > upTo) upTo = BigInt(place);
+      // younger facts may lie below an old one's place: they must be read again, so nothing is remembered past the first of them
+      const young = await db.raw<{ rows: { first: string | null }[] }>(
+        `select min(position)::text as first from banyan.outbox where context = ? and position > ? and created_at >= now() - interval '5 minutes'`,
+        [context, before.upTo],
+      );
+      const first = young.rows[0]!.first;
+      if (first === null || BigInt(first) > upTo) settled.set(context, { upTo: String(upTo), ends: merge(new Map(before.ends), old) });
+    }
+    return merge(new Map(before.ends), rows);
   };
 
   const applied = (position: Position, ends: ReadonlyMap<string, bigint>): boolean =>
@@ -135,9 +186,13 @@ export const createLagWatch = (deps: LagWatchDeps): LagWatch => {
       const base = `/v1/contexts/${encodeURIComponent(request.context)}`;
       if (request.into === 'legacy') return adapter(request, `${base}/back-sync/watermark`, deadline);
       await adapter(request, `${base}/watermark`, deadline);
+      // The mark is taken once: under load the end moves on for ever, and what comes after it is the freeze's business.
+      const mark = await lastFact(request.db, request.context);
+      if (mark === null) return;
       let why = 'facts still wait for the stream';
+      let ends: Map<string, bigint> | null = null;
       while (performance.now() < deadline) {
-        const ends = await published(request.db, request.context);
+        if (ends === null && !(await waiting(request.db, request.context, mark))) ends = await endsOf(request.db, request.context, mark);
         if (ends) {
           why = 'the extracted service has not applied every fact';
           try {

@@ -71,6 +71,11 @@ export const runGateway = async (options: RunOptions): Promise<void> => {
     process.stderr.write(`banyan: ${reasonOf(error, config)}\n`);
     process.exit(2);
   }
+  // before anybody is told that we serve: whoever is told may stop us at once
+  const leaving = new Promise<void>((resolve) => {
+    process.once('SIGTERM', () => resolve());
+    process.once('SIGINT', () => resolve());
+  });
   process.stdout.write(`banyan: listening on ${urls.gateway}, admin on ${urls.admin}\n`);
   if (process.connected) process.send?.({ type: 'ready', urls });
   void greetLegacy(config);
@@ -88,10 +93,7 @@ export const runGateway = async (options: RunOptions): Promise<void> => {
   const unwatch = configFile === undefined ? () => undefined : watchFile(configFile, reload);
   if (configFile !== undefined) process.on('SIGHUP', reload);
 
-  await new Promise<void>((resolve) => {
-    process.once('SIGTERM', () => resolve());
-    process.once('SIGINT', () => resolve());
-  });
+  await leaving;
   unwatch();
   if (configFile !== undefined) process.off('SIGHUP', reload);
   // a second signal means now

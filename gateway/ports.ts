@@ -39,7 +39,7 @@ export type Command = {
 export type Begun =
   | { readonly kind: 'send'; readonly id: string; readonly key: string; readonly fence: string }
   | { readonly kind: 'replay'; readonly status: number; readonly headers: readonly string[]; readonly body: Buffer }
-  | { readonly kind: 'accepted'; readonly id: string };
+  | { readonly kind: 'accepted'; readonly id: string; readonly state: string };
 
 export type Outcome =
   | {

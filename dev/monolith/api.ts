@@ -81,7 +81,7 @@ const answerError = (error: unknown, _req: Request, res: Response, next: NextFun
 export const apiRouter = ({ db, placed }: ApiDeps): Router => {
   const api = express.Router();
   api.use((_req, res, next) => {
-    res.set({ 'x-served-by': `monolith-${process.pid}`, 'cache-control': 'no-cache' });
+    res.set({ 'cache-control': 'no-cache' });
     next();
   });
   api.use(express.json({ limit: '256kb' }));

@@ -19,7 +19,7 @@ const idOf = (value: string): number | null => {
 export const inventoryRoutes = ({ db, unexpected }: ApiDeps): Router => {
   const api = express.Router();
   api.use((_req, res, next) => {
-    res.set({ 'x-served-by': `inventory-${process.pid}`, 'cache-control': 'no-cache' });
+    res.set({ 'cache-control': 'no-cache' });
     next();
   });
   // nobody reads these bodies, but the monolith refuses one that is broken

@@ -61,7 +61,7 @@ const answerError =
 export const orderRoutes = ({ db, commands, unexpected }: ApiDeps): Router => {
   const api = express.Router();
   api.use((_req, res, next) => {
-    res.set({ 'x-served-by': `order-${process.pid}`, 'cache-control': 'no-cache' });
+    res.set({ 'cache-control': 'no-cache' });
     next();
   });
   api.use(express.json({ limit: '256kb' }));

@@ -80,7 +80,7 @@ export const createCommands = ({ db, ids, now }: CommandsDeps): Commands => ({
     const { key } = context;
     const known = key === null ? null : await findByRef(db, key);
     if (known) return repeat(known, wish);
-    const id = await ids.take();
+    const id = await ids.take(context.epoch ?? 0);
     return inTransaction(db, async (trx) => {
       // before any other lock: a command that repeats this key waits here and then finds what the first one made
       if (key !== null) await trx.raw('select pg_advisory_xact_lock(hashtextextended(?, 0))', [`svc_order.key:${key}`]);

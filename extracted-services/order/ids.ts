@@ -11,12 +11,17 @@ export type IdsOptions = {
 };
 
 /** A stock of order numbers that is refilled in the background, so that a command seldom waits for the adapter and never inside its transaction. */
-export type Ids = { take(): Promise<number>; stop(): Promise<void> };
+export type Ids = {
+  /** @param epoch of the command: numbers left from an earlier ownership are behind legacy's by now, and lists sort by number */
+  take(epoch: number): Promise<number>;
+  stop(): Promise<void>;
+};
 
 const answer = z.object({ ids: z.array(z.number().int().positive()).min(1).max(1000) });
 
 export const createIds = ({ adapterUrl, token, context, block = 100, timeoutMs = 2000 }: IdsOptions): Ids => {
   let pool: number[] = [];
+  let of = 0;
   let refill: Promise<void> | undefined;
   const stopping = new AbortController();
 
@@ -40,7 +45,11 @@ export const createIds = ({ adapterUrl, token, context, block = 100, timeoutMs =
   };
 
   return {
-    take: async () => {
+    take: async (epoch) => {
+      if (epoch > of) {
+        of = epoch;
+        pool = [];
+      }
       for (;;) {
         const id = pool.shift();
         if (pool.length < block / 4) {

@@ -59,7 +59,7 @@ export type Begun =
       readonly body: Buffer;
     }
   /** 202 with Location: /_banyan/writes/{id}. */
-  | { readonly kind: 'accepted'; readonly id: string };
+  | { readonly kind: 'accepted'; readonly id: string; readonly state: string };
 
 export type Settled =
   | { readonly kind: 'settled'; readonly state: LedgerState }
@@ -207,7 +207,7 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
       const { status, headers, body } = decodeResponse(seal.open(row.id, 'response', row.sealed_response));
       if (body !== null) return { kind: 'replay', id: row.id, status, headers, body };
     } else if (row.response_status === null) {
-      if (row.state === 'parked') return { kind: 'accepted', id: row.id };
+      if (row.state === 'parked') return { kind: 'accepted', id: row.id, state: row.state };
       if (row.state === 'intent' || row.state === 'sent' || row.state === 'unknown') return null;
       const recalled = await recall(command, key, row);
       if (recalled) return recalled;
@@ -294,7 +294,7 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
           const answer = await existing(keyed, key, begun);
           if (answer) return answer;
           for (let again = look; (await stateOf(db, begun.id)) === begun.state; again += 1) {
-            if (Date.now() >= until || stopped) return { kind: 'accepted', id: begun.id };
+            if (Date.now() >= until || stopped) return { kind: 'accepted', id: begun.id, state: begun.state };
             await waiting.wait(begun.id, Math.max(1, Math.min(until - Date.now(), Math.min(250, 20 * 2 ** again))));
           }
         }

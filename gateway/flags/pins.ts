@@ -19,7 +19,7 @@ export type PinsDeps = {
   readonly limit?: number;
 };
 
-type Pin = { side: Upstream; until: number };
+type Pin = { side: Upstream; until: number; since: number };
 
 /** PostgreSQL takes 8,000 bytes per notification. */
 const PER_NOTIFICATION = 40;
@@ -33,9 +33,15 @@ const RECENT_MS = 60_000;
  */
 export const createPins = (
   deps: PinsDeps,
-): Pins & { start(): Promise<void>; stop(): Promise<void>; clientOf(context: string, stickyKey: string): string } => {
+): Pins & {
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  clientOf(context: string, stickyKey: string): string;
+  release(context: string, at: number): void;
+} => {
   const limit = deps.limit ?? 100_000;
   const pins = new Map<string, Pin>();
+  const released = new Map<string, number>();
   let queue: Announcement[] = [];
   let timer: NodeJS.Timeout | null = null;
   let sending: Promise<void> = Promise.resolve();
@@ -47,7 +53,7 @@ export const createPins = (
   const keep = (context: string, client: string, side: Upstream, until: number): void => {
     const key = `${context}\n${client}`;
     pins.delete(key);
-    pins.set(key, { side, until });
+    pins.set(key, { side, until, since: deps.now() });
     if (pins.size <= limit) return;
     const oldest = pins.keys().next().value;
     if (oldest !== undefined) pins.delete(oldest);
@@ -117,6 +123,9 @@ export const createPins = (
       }
       await sending;
     },
+    release(context, at) {
+      released.set(context, at);
+    },
     set(context, stickyKey, side, forMs, stored) {
       if (forMs <= 0) return;
       const client = clientOf(context, stickyKey);
@@ -130,7 +139,8 @@ export const createPins = (
       const key = `${context}\n${clientOf(context, stickyKey)}`;
       const pin = pins.get(key);
       if (!pin) return null;
-      if (pin.until > deps.now()) return pin.side;
+      const free = pin.side === 'legacy' && pin.since < (released.get(context) ?? Number.NEGATIVE_INFINITY);
+      if (!free && pin.until > deps.now()) return pin.side;
       pins.delete(key);
       return null;
     },

@@ -11,7 +11,7 @@ import { freshDatabase } from '../harness/database.ts';
 export const seal = createSeal('a secret of the tests');
 export const quiet = { warn: () => {}, error: (fields: object, message: string) => console.error(message, fields) };
 
-export const events = compileEvents([
+const events = compileEvents([
   {
     when: 'POST /api/orders 2xx',
     type: 'order.placed.v1',

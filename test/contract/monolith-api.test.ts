@@ -38,7 +38,7 @@ const one = async (statement: string, bindings: unknown[] = []): Promise<unknown
 };
 const stockOf = (product: number) => one('select qty_on_hand from shop.t_stock where art_no = $1', [product]);
 
-describeShopApi(() => ({ url: shop.url, ledgered: false, servedBy: `monolith-${process.pid}` }));
+describeShopApi(() => ({ url: shop.url, ledgered: false }));
 
 it('hides what is not sold any more', async () => {
   await sql.query(`insert into shop.t_article (art_no, art_nm, unit_amt_ct, actv_flg) values (99, 'Old', 1, 'N')`);

@@ -33,7 +33,7 @@ const ask = (base: string, method: string, path: string, headers: Record<string,
         const found: [string, string][] = [];
         for (let i = 0; i < response.rawHeaders.length; i += 2) {
           const name = response.rawHeaders[i]!;
-          if (!/^(date|x-served-by)$/i.test(name)) found.push([name, response.rawHeaders[i + 1]!]);
+          if (!/^(date)$/i.test(name)) found.push([name, response.rawHeaders[i + 1]!]);
         }
         resolve({ status: response.statusCode!, headers: found.sort(), body: Buffer.concat(chunks).toString() });
       });

@@ -62,7 +62,7 @@ const passed = (message: RawMessage): unknown => ({
 /** Everything the shop is tested for, and that its answers are the monolith's own, byte for byte, but for `Via` and what the gateway adds on request. */
 const describeFront = (front: () => { shop: string; url: string }, contexts: boolean): void => {
   // first, while the orders are those from before
-  describeShopApi(() => ({ url: front().url, ledgered: contexts, servedBy: `monolith-${process.pid}` }));
+  describeShopApi(() => ({ url: front().url, ledgered: contexts }));
   describeShopPages(() => front().url);
 
   it.each([
