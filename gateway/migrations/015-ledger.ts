@@ -262,6 +262,11 @@ begin
       end;
       continue;
     end if;
+    -- it never was sent, and nobody may send it at this moment: the caller waits for the flip and decides anew
+    if v_admit <> 'admitted' and v_row.response_status is null and (v_row.state = 'expired' or v_row.state = 'rejected' and v_row.settled_by = 'not-sent') then
+      return query select v_in.id, v_admit, null::uuid, null::text, null::bigint, null::integer, null::bytea, null::text;
+      continue;
+    end if;
     return query select v_in.id, 'exists', v_row.id, v_row.state, v_row.fence, v_row.response_status, v_row.sealed_response, v_row.settled_by;
   end loop;
 end $$;

@@ -217,6 +217,11 @@ describe('a ledgered command', () => {
     });
     await store.db('banyan.context').where({ name: 'frozen' }).update({ frozen_by: null, owner: 'extracted', epoch: 2 });
     await expect(waiting).rejects.toMatchObject({ code: 'context-unavailable', details: { moved: true } });
+    // before the other side may take it, a repeat is told to wait, not that its answer is lost
+    await store.db('banyan.context').where({ name: 'frozen' }).update({ frozen_by: randomUUID() });
+    await expect(write.begin({ ...moved, upstream: 'extracted', epoch: 2 })).rejects.toMatchObject({ details: { moved: true } });
+    await store.db('banyan.context').where({ name: 'frozen' }).update({ frozen_by: null });
+    await expect(write.begin(moved)).rejects.toMatchObject({ details: { moved: true } });
     // decided anew, under the same key, by whoever owns the writes now
     const again = sent(await write.begin({ ...moved, upstream: 'extracted', epoch: 2 }));
     expect(await write.settle(again.id, again.fence, answer(201, { id: 111 }))).toEqual({ kind: 'settled', state: 'done' });
