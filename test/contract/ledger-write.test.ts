@@ -123,7 +123,7 @@ describe('a ledgered command', () => {
     const write = await store.member();
     const command = place({ writes: { ...placing, deadlineMs: 30 } });
     const begun = sent(await write.begin(command));
-    expect(await write.begin(command)).toEqual({ kind: 'accepted', id: begun.id });
+    expect(await write.begin(command)).toEqual({ kind: 'accepted', id: begun.id, state: 'sent' });
   });
 
   it('whose answer was too large to keep answers a repeat with answer-lost and where to look', async () => {
@@ -177,7 +177,7 @@ describe('a ledgered command', () => {
     const opaque = place({ writes: { ...placing, idempotency: 'none', deadlineMs: 30 } });
     const lost = sent(await a.begin(opaque));
     await a.settle(lost.id, lost.fence, { kind: 'lost', why: 'reset' });
-    expect(await a.begin(opaque)).toEqual({ kind: 'accepted', id: lost.id });
+    expect(await a.begin(opaque)).toEqual({ kind: 'accepted', id: lost.id, state: 'unknown' });
   });
 
   it('waits for the one before it on the same aggregate, on any replica, then gives up', async () => {
