@@ -1,4 +1,5 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
+import { logLines } from './log-lines.ts';
 
 /** Never written, whatever the configuration says. */
 const ALWAYS = ['authorization', 'cookie', 'set-cookie', 'password', 'token', 'secret'];
@@ -44,13 +45,6 @@ export type LoggerOptions = {
   readonly destination?: DestinationStream;
 };
 
-/** Lines leave together, when this much has gathered, or after the time below, or at exit. */
-const BATCH_BYTES = 32 * 1024;
-const MOST_WRITTEN_BYTES = 64 * 1024;
-const BATCH_MS = 100;
-/** A reader that stands still costs lines beyond this, never requests: a write that blocks would hold up every client. */
-const HELD_BYTES = 16 * 1024 * 1024;
-
 /** Busy seconds have many lines in one millisecond. */
 const createTimestamp = (): (() => string) => {
   let at = 0;
@@ -88,14 +82,6 @@ export const createLogger = (options: LoggerOptions): Logger => {
       // the formatter has turned errors into plain values already
       serializers: { err: (value: unknown) => value, error: (value: unknown) => value },
     },
-    options.destination ??
-      pino.destination({
-        fd: 1,
-        sync: false,
-        minLength: BATCH_BYTES,
-        maxWrite: MOST_WRITTEN_BYTES,
-        maxLength: HELD_BYTES,
-        periodicFlush: BATCH_MS,
-      }),
+    options.destination ?? logLines(1),
   );
 };
