@@ -22,7 +22,7 @@ const asItIs = (line: object): object => line;
  */
 export const createJournal = (deps: { metrics: Pick<Metrics, 'request' | 'journalFailed'>; log: Logger }): Journal => {
   const { metrics, log } = deps;
-  // Without the walk for secrets, which was half of a line's cost: these fields are ours, and none of them comes from a client but the checked id.
+  // Without the walk for secrets: these fields are ours, and none of their values can hold one but the client's own request id, which is checked.
   const lines = log.child({}, { level: 'trace', formatters: { log: asItIs } });
   let pending: JournalEntry[] = [];
 
