@@ -32,6 +32,7 @@ export const logLines = (fd: number): DestinationStream => {
     }, BATCH_MS).unref();
   };
   const flush = (): void => {
+    if (writing) return; // its end looks again
     if (leaving === null) {
       if (gathered === '') return;
       leaving = Buffer.from(gathered);
@@ -71,7 +72,6 @@ export const logLines = (fd: number): DestinationStream => {
     write(line) {
       if (gone || gathered.length + line.length > HELD_CHARS) return;
       gathered += line;
-      if (leaving !== null) return;
       if (gathered.length >= BATCH_CHARS) flush();
       else later();
     },
