@@ -44,15 +44,49 @@ const covers = (outer: string, inner: string): boolean => {
 export const operationOf = (route: RouteConfig, method: string): 'query' | 'command' =>
   route.operation ?? (method === 'GET' || method === 'HEAD' ? 'query' : 'command');
 
+/** The literal segments that every path of the pattern begins with. */
+const literalPrefix = (pattern: string): string => {
+  const segments = segmentsOf(pattern);
+  const wild = segments.findIndex((segment) => segment === '**' || segment.startsWith(':'));
+  return (wild === -1 ? segments : segments.slice(0, wild)).join('/');
+};
+
+type RouteIndex = ReadonlyMap<string, readonly RouteConfig[]>;
+const indexes = new WeakMap<Config, RouteIndex>();
+
+/** Routes by literal prefix, so that ten thousand of them need not be compared with each other. */
+const indexOf = (config: Config): RouteIndex => {
+  const known = indexes.get(config);
+  if (known) return known;
+  const made = Map.groupBy(
+    Object.values(config.contexts).flatMap((context) => context.match),
+    (route) => literalPrefix(route.path),
+  );
+  indexes.set(config, made);
+  return made;
+};
+
+/** Those that may cover `path`: their literal prefix is one of its own. */
+const candidates = (index: RouteIndex, path: string): RouteConfig[] => {
+  const own = literalPrefix(path);
+  const segments = own === '' ? [] : own.split('/');
+  const found: RouteConfig[] = [];
+  for (let length = 0; length <= segments.length; length++) found.push(...(index.get(segments.slice(0, length).join('/')) ?? []));
+  return found;
+};
+
 /** Usual methods under a context's owned paths that no context's match names as a whole. While there are any and `else` is absent, cutover is refused. */
 export const unownedMethods = (config: Config, name: string): readonly { readonly path: string; readonly methods: readonly string[] }[] => {
-  const all = Object.values(config.contexts).flatMap((context) => context.match);
+  const index = indexOf(config);
   const paths = [...new Set((Object.hasOwn(config.contexts, name) ? (config.contexts[name]?.match ?? []) : []).map((route) => route.path))];
   return paths
-    .map((path) => ({
-      path,
-      methods: USUAL_METHODS.filter((method) => !all.some((route) => route.methods.includes(method) && covers(route.path, path))),
-    }))
+    .map((path) => {
+      const near = candidates(index, path);
+      return {
+        path,
+        methods: USUAL_METHODS.filter((method) => !near.some((route) => route.methods.includes(method) && covers(route.path, path))),
+      };
+    })
     .filter(({ methods }) => methods.length > 0);
 };
 

@@ -65,16 +65,25 @@ const child = <R>(at: Node<R>, segment: string): Node<R> => {
   return next;
 };
 
-const paramsOf = (pattern: string, segments: readonly string[]): Record<string, string> => {
-  const params: Record<string, string> = {};
+/** Where a parameter stands: counted from the front, or, behind `**`, from the end. */
+type Place = { readonly name: string; readonly index: number; readonly fromEnd: boolean };
+
+const placesOf = (pattern: string): readonly Place[] => {
   const parts = segmentsOf(pattern);
   const stars = parts.indexOf('**');
-  parts.forEach((part, i) => {
-    if (!part.startsWith(':')) return;
-    // behind `**` positions count from the end
-    const at = stars >= 0 && i > stars ? segments.length - (parts.length - i) : i;
-    params[part.slice(1)] = segments[at] ?? '';
+  return parts.flatMap((part, i) => {
+    if (!part.startsWith(':')) return [];
+    const fromEnd = stars >= 0 && i > stars;
+    return [{ name: part.slice(1), index: fromEnd ? parts.length - i : i, fromEnd }];
   });
+};
+
+const NO_PARAMS: Readonly<Record<string, string>> = {};
+
+const paramsAt = (places: readonly Place[], segments: readonly string[]): Readonly<Record<string, string>> => {
+  if (places.length === 0) return NO_PARAMS;
+  const params: Record<string, string> = {};
+  for (const { name, index, fromEnd } of places) params[name] = segments[fromEnd ? segments.length - index : index] ?? '';
   return params;
 };
 
@@ -84,7 +93,9 @@ const paramsOf = (pattern: string, segments: readonly string[]): Record<string, 
  */
 export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R> => {
   const root = node<R>();
+  const places = new Map<RoutePattern<R>, readonly Place[]>();
   for (const pattern of patterns) {
+    places.set(pattern, placesOf(pattern.path));
     let at = root;
     for (const segment of segmentsOf(pattern.path)) at = child(at, segment);
     at.routes.push(pattern);
@@ -127,7 +138,13 @@ export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R
       };
 
       const route = walk(root, 0);
-      if (route) return { kind: 'route', route, operation: route.operation ?? operationOf(method), params: paramsOf(route.path, segments) };
+      if (route)
+        return {
+          kind: 'route',
+          route,
+          operation: route.operation ?? operationOf(method),
+          params: paramsAt(places.get(route) ?? [], segments),
+        };
       const unowned = owned as RoutePattern<R> | null;
       return unowned ? { kind: 'unowned-method', context: unowned.context, path: unowned.path } : NONE;
     },
