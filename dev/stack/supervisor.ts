@@ -35,6 +35,10 @@ export class PartFailed extends Error {
 
 const STOP_MS = 15_000;
 const RESTARTS_IN_A_ROW = 20;
+const LAST_WORDS_MS = 1000;
+
+/** Parts begin their lines with their own name, which the stack says already. */
+const withoutName = (name: string, line: string): string => line.replace(/^banyan( [a-z]+)?: /, '').replace(`${name}: `, '');
 
 export type Supervisor = {
   /** Resolves with the URLs that the part announced. @throws PartFailed */
@@ -78,8 +82,13 @@ export const createSupervisor = ({ root, say, onFatal, onPids }: SupervisorDeps)
       const entry: Running = { part, child, exited, crashes };
       running.set(part.name, entry);
       tellPids();
+      let lastWords = 'ended before it was ready';
       for (const stream of [child.stdout, child.stderr]) {
-        if (stream) createInterface({ input: stream }).on('line', (line) => say(`[${part.name}] ${line}`));
+        if (!stream) continue;
+        createInterface({ input: stream }).on('line', (line) => {
+          say(`[${part.name}] ${line}`);
+          if (stream === child.stderr && line.trim() !== '') lastWords = withoutName(part.name, line.trim());
+        });
       }
       const timer = setTimeout(() => {
         reject(new PartFailed(part.name, 1, `not ready after ${part.readyMs / 1000} s`));
@@ -105,7 +114,10 @@ export const createSupervisor = ({ root, say, onFatal, onPids }: SupervisorDeps)
           return;
         }
         if (!ready && crashes === 0) {
-          reject(new PartFailed(part.name, code ?? 1, `ended before it was ready (${signal ?? `exit ${code}`})`));
+          const fail = (): void => reject(new PartFailed(part.name, code ?? 1, `${lastWords} (${signal ?? `exit ${code}`})`));
+          // why it ended may still be on its way; a child of its own may hold the pipe open
+          child.once('close', fail);
+          setTimeout(fail, LAST_WORDS_MS).unref();
           return;
         }
         if (code === 0) {
