@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Express } from 'express';
 import type { Knex } from 'knex';
@@ -135,7 +135,10 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     memberId,
     memberName: `${hostname()}:${process.pid}`,
     seeds,
-    stateFile: home !== null && hasContexts ? join(home, 'last-known-flags.json') : null,
+    stateFile:
+      home !== null && options.configFile !== undefined && hasContexts
+        ? join(home, `last-known-flags.${basename(options.configFile)}.json`)
+        : null,
     now: monotonic,
     log,
   });

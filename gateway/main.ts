@@ -91,11 +91,13 @@ export const runGateway = async (options: RunOptions): Promise<void> => {
       );
   };
   const unwatch = configFile === undefined ? () => undefined : watchFile(configFile, reload);
-  if (configFile !== undefined) process.on('SIGHUP', reload);
+  // without a file there is nothing to reload, and no reason to die with the terminal that started us
+  const onHangUp = configFile === undefined ? () => log.info('there is no configuration file to read again') : reload;
+  process.on('SIGHUP', onHangUp);
 
   await leaving;
   unwatch();
-  if (configFile !== undefined) process.off('SIGHUP', reload);
+  process.off('SIGHUP', onHangUp);
   // a second signal means now
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
   await gateway.stop();

@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { CreateStreamCommand } from '@aws-sdk/client-kinesis';
 import { startKinesis } from '@banyan/dev-kinesis/emulator.ts';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
@@ -268,7 +268,7 @@ describe('with a file', () => {
       const first = gateway('--config', file);
       await first.ready();
       expect(await first.stop()).toEqual({ code: 0, signal: null });
-      expect(readdirSync(join(dirname(file), '.banyan'))).toContain('last-known-flags.json');
+      expect(readdirSync(join(dirname(file), '.banyan'))).toContain(`last-known-flags.${basename(file)}.json`);
 
       hop.cut();
       const running = gateway('--config', file);
