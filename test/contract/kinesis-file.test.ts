@@ -35,6 +35,7 @@ import {
   textOf,
   texts,
 } from '../harness/kinesis-client.ts';
+import { repository } from '../harness/processes.ts';
 
 afterEach(endAll);
 
@@ -167,7 +168,7 @@ describe('a data file', () => {
 });
 
 describe('the emulator as a process', () => {
-  const MAIN = new URL('../../dev/kinesis/main.ts', import.meta.url).pathname;
+  const MAIN = join(repository, 'dev/kinesis/main.ts');
   type Running = { child: ChildProcess; url: string };
   const spawn = (args: string[]): { child: ChildProcess; output: () => string } => {
     const child = fork(MAIN, args, { execPath: process.execPath, execArgv: [], stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
