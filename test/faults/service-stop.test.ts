@@ -36,7 +36,7 @@ const start = async (name: string) => {
   const url = (await service.ready())[name]!;
   const ready = async (): Promise<boolean> => (await fetch(`${url}/readyz`, { headers: { connection: 'close' } })).ok;
   await until(ready, { describe: `${name} to be ready` });
-  return { service, ready };
+  return { service, ready, url };
 };
 
 it.each(['notification', 'inventory', 'order'])(
@@ -55,11 +55,15 @@ it.each(['notification', 'inventory', 'order'])(
 );
 
 it('breaks off after 10 s, with a line, when its database hangs', async () => {
-  const { service } = await start('notification');
+  const { service, url } = await start('notification');
   hop.hang();
   try {
+    // between two questions a stop needs no answer: it must come while one is out
+    const asked = fetch(`${url}/api/mails`).catch(() => undefined);
+    await until(() => hop.swallowed() > 0, { describe: 'a question that nobody answers' });
     const { code } = await service.stop('SIGTERM', 15_000);
     expect([code, service.stderr]).toEqual([1, ['notification: not stopped after 10 s: broken off']]);
+    await asked;
   } finally {
     hop.cut();
     await hop.heal();

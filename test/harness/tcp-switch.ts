@@ -8,6 +8,8 @@ export type TcpSwitch = {
   cut(): void;
   /** Connections stand and nothing moves any more, also on new ones: the server hangs. */
   hang(): void;
+  /** Chunks that came from the near side since it hangs: questions that nobody will answer. */
+  swallowed(): number;
   /** Heals both. What stood before is not revived. */
   heal(): Promise<void>;
   stop(): Promise<void>;
@@ -17,6 +19,7 @@ export type TcpSwitch = {
 export const tcpSwitch = async (target: { host: string; port: number }): Promise<TcpSwitch> => {
   const sockets = new Set<Socket>();
   let hanging = false;
+  let swallowed = 0;
   const keep = (socket: Socket): void => {
     sockets.add(socket);
     socket.on('error', () => undefined);
@@ -27,7 +30,10 @@ export const tcpSwitch = async (target: { host: string; port: number }): Promise
     if (hanging) return;
     const far = connect(target);
     keep(far);
-    near.on('data', (data) => hanging || far.write(data));
+    near.on('data', (data) => {
+      if (hanging) swallowed += 1;
+      else far.write(data);
+    });
     far.on('data', (data) => hanging || near.write(data));
     near.once('close', () => far.destroy());
     far.once('close', () => hanging || near.destroy());
@@ -44,7 +50,9 @@ export const tcpSwitch = async (target: { host: string; port: number }): Promise
     cut,
     hang: () => {
       hanging = true;
+      swallowed = 0;
     },
+    swallowed: () => swallowed,
     heal: async () => {
       hanging = false;
       if (server.listening) return;
