@@ -114,7 +114,7 @@ export default { version: 1, legacy: { url }, store: 'postgres://u:p@127.0.0.1/b
     const gone = (closed.address() as AddressInfo).port;
     await new Promise((done) => closed.close(done));
     try {
-      const text = SHOP.replace(':3000', `:${port}`).replace(':4001', `:${gone}`);
+      const text = SHOP.replace(/:3000\b/, `:${port}`).replace(/:4001\b/, `:${gone}`);
       const { code, out } = await banyan(['validate', file('online.yaml', text), '--online', '--json']);
       expect(code).toBe(1);
       expect(JSON.parse(out)).toMatchObject({
