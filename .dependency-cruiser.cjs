@@ -87,7 +87,12 @@ module.exports = {
       from: { path: '^gateway/cli/', pathNot: TEST },
       to: {
         path: `^gateway/(${FEATURES})/`,
-        pathNot: ['^gateway/cli/', '^gateway/parity/(decode|http-message)[.]ts$', '^gateway/dual-write/stream[.]ts$'],
+        pathNot: [
+          '^gateway/cli/',
+          '^gateway/parity/(decode|http-message)[.]ts$',
+          '^gateway/dual-write/stream[.]ts$',
+          '^gateway/proxy/(check|connect|pem)[.]ts$',
+        ],
       },
     },
     {

@@ -17,8 +17,7 @@ import { createDualWrite } from './dual-write/write.ts';
 import { appendAudit } from './flags/flag-store.ts';
 import { isLedgered, type LiveParts } from './live.ts';
 import type { Command, CommandWriter } from './ports.ts';
-import { Call } from './proxy/call.ts';
-import { collect } from './proxy/collect.ts';
+import { askUpstream } from './proxy/ask.ts';
 import { pairsOf } from './proxy/headers.ts';
 import type { Metrics } from './telemetry/metrics.ts';
 
@@ -147,28 +146,8 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     const now = live();
     const upstream = side === 'legacy' ? now.legacy : now.contexts.get(context)?.extracted?.upstream;
     if (!upstream) throw new AppError('not-configured', `${context} has no ${side} side any more`);
-    const { auth, url } = now.config.legacy;
-    const own = side === 'legacy' ? url : now.config.contexts[context]?.extracted?.url;
-    const host = own ? new URL(own).host : '';
-    const call = new Call({
-      req: null,
-      res: null,
-      method: 'GET',
-      target: path,
-      path: null,
-      query: '',
-      host,
-      headers: ['Host', host, 'accept', 'application/json', ...(side === 'legacy' && auth ? [auth.name, auth.value] : [])],
-      chunked: false,
-      contentLength: null,
-      expectContinue: false,
-      clientAddress: '',
-      requestId: '',
-    });
-    const answer = await upstream.forward(call);
-    const got = await collect(answer, ASK_BYTES);
-    if (got.body === null || !got.complete) throw new AppError('upstream-protocol', 'the answer is too large or broke off');
-    return { status: answer.status, body: got.body };
+    const { auth } = now.config.legacy;
+    return askUpstream(upstream, { path, limitBytes: ASK_BYTES, headers: side === 'legacy' && auth ? [auth.name, auth.value] : [] });
   };
   const dualWrite = createDualWrite({
     db: deps.writeDb,

@@ -5,6 +5,7 @@ import type { Logger } from 'pino';
 import { z } from 'zod';
 import type { Flags } from './flags/flags.ts';
 import type { LiveParts } from './live.ts';
+import { askUpstream } from './proxy/ask.ts';
 
 /** What a service says of its consumer (docs/interfaces.md). */
 const positionSchema = z.looseObject({
@@ -46,6 +47,7 @@ export type LagWatch = {
 };
 
 const ASK_MS = 3000;
+const POSITION_BYTES = 16 * 1_048_576;
 const LOOK_AGAIN_MS = 30;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -56,12 +58,16 @@ export const createLagWatch = (deps: LagWatchDeps): LagWatch => {
   let stopped = false;
 
   const ask = async (context: string, timeoutMs: number): Promise<Position> => {
-    const url = deps.live().config.contexts[context]?.extracted?.url;
-    if (!url) throw new AppError('not-configured', `${context} has no extracted service`);
-    const response = await fetch(new URL('/_banyan/consumer', url), { signal: AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs))) });
-    if (!response.ok)
-      throw new AppError('upstream-protocol', `the service of ${context} answered ${response.status} when asked how far it is`);
-    return positionSchema.parse(await response.json());
+    const upstream = deps.live().contexts.get(context)?.extracted?.upstream;
+    if (!upstream) throw new AppError('not-configured', `${context} has no extracted service`);
+    const { status, body } = await askUpstream(upstream, {
+      path: '/_banyan/consumer',
+      limitBytes: POSITION_BYTES,
+      timeoutMs: Math.max(1, Math.ceil(timeoutMs)),
+    });
+    if (status < 200 || status > 299)
+      throw new AppError('upstream-protocol', `the service of ${context} answered ${status} when asked how far it is`);
+    return positionSchema.parse(JSON.parse(body.toString()));
   };
 
   const look = async (db: Knex, context: string, pinMs: number): Promise<void> => {

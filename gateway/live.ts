@@ -94,6 +94,7 @@ export const compileLive = (config: Config, before: LiveParts | null): LiveParts
   const legacyOptions = {
     name: 'legacy',
     urls: legacy.urls,
+    tls: legacy.tls,
     connections: legacy.connections,
     timeouts: timesOf(legacy.timeouts),
     hostHeader: legacy.hostHeader,
@@ -107,7 +108,8 @@ export const compileLive = (config: Config, before: LiveParts | null): LiveParts
     if (context.extracted) {
       const options = {
         name,
-        urls: [context.extracted.url],
+        urls: context.extracted.urls,
+        tls: context.extracted.tls,
         connections: context.extracted.connections,
         timeouts: timesOf(context.extracted.timeouts),
         hostHeader: 'preserve' as const,

@@ -4,6 +4,8 @@ import { basename, dirname } from 'node:path';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { createGateway, type Gateway } from './compose.ts';
 import type { Config } from './config.ts';
+import { checkHost } from './proxy/check.ts';
+import { createConnector } from './proxy/connect.ts';
 import { createLogger } from './telemetry/logger.ts';
 
 export type RunOptions = {
@@ -46,10 +48,10 @@ const watchFile = (file: string, changed: () => void): (() => void) => {
 const greetLegacy = async (config: Config): Promise<void> => {
   for (const url of config.legacy.urls) {
     try {
-      await fetch(url, { method: 'HEAD', redirect: 'manual', signal: AbortSignal.timeout(config.legacy.timeouts.connect) });
+      await checkHost(createConnector({ url, tls: config.legacy.tls }), { path: null, timeoutMs: config.legacy.timeouts.connect });
     } catch (error) {
-      if ((error as Error).name !== 'TimeoutError')
-        process.stderr.write(`banyan: legacy does not answer at ${url}; requests get 502 until it does\n`);
+      const why = error instanceof Error ? ((error as NodeJS.ErrnoException).code ?? error.message) : String(error);
+      process.stderr.write(`banyan: legacy does not answer at ${url} (${why}); requests get 502 until it does\n`);
     }
   }
 };

@@ -1,11 +1,15 @@
 import pg from 'pg';
 import { type Config, maskSecrets } from '../config.ts';
+import { checkHost } from '../proxy/check.ts';
+import { createConnector } from '../proxy/connect.ts';
 
 /** One neighbour that was asked. `url` shows no password. */
 export type Answered = { readonly what: string; readonly url: string; readonly ok: boolean; readonly why: string | null };
 
 /** ms for each neighbour; they are asked side by side. */
 const TIMEOUT = 5_000;
+
+type Question = readonly [what: string, url: string, ask: (url: string) => Promise<void>];
 
 const reasonOf = (error: unknown): string => {
   if (!(error instanceof Error)) return String(error);
@@ -19,6 +23,20 @@ const askHttp = async (url: string): Promise<void> => {
   const response = await fetch(url, { method: 'GET', redirect: 'manual', signal: AbortSignal.timeout(TIMEOUT) });
   await response.body?.cancel();
 };
+
+type Hosts = Pick<Config['legacy'], 'urls' | 'tls' | 'health'>;
+
+/** As the gateway reaches it; with active checks, as they ask. */
+const askHosts = (what: string, { urls, tls, health }: Hosts): Question[] =>
+  urls.map((url) => [
+    what,
+    url,
+    async () => {
+      const status = await checkHost(createConnector({ url, tls }), { path: health?.path ?? '/', timeoutMs: TIMEOUT });
+      if (health?.path != null && (status === null || status < health.status.from || status > health.status.to))
+        throw new Error(`unhealthy: ${health.path} answers ${status}`);
+    },
+  ]);
 
 const askPostgres = async (url: string): Promise<void> => {
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: TIMEOUT, query_timeout: TIMEOUT });
@@ -34,10 +52,10 @@ const askPostgres = async (url: string): Promise<void> => {
 
 /** Asks every neighbour that a configuration names. AWS itself is not asked: that needs credentials and costs money. */
 export const askAround = async (config: Config): Promise<readonly Answered[]> => {
-  const questions: (readonly [string, string, (url: string) => Promise<void>])[] = [
-    ...config.legacy.urls.map((url) => ['legacy', url, askHttp] as const),
+  const questions: Question[] = [
+    ...askHosts('legacy', config.legacy),
     ...Object.entries(config.contexts).flatMap(([name, { extracted }]) =>
-      extracted === null ? [] : [[`extracted ${name}`, extracted.url, askHttp] as const],
+      extracted === null ? [] : askHosts(`extracted ${name}`, extracted),
     ),
     ...(config.store === null ? [] : [['store', config.store, askPostgres] as const]),
     ...(config.adapter.legacyDatabase === null ? [] : [['legacy database', config.adapter.legacyDatabase, askPostgres] as const]),

@@ -2,6 +2,7 @@ import type { Path } from './document.ts';
 import type { PathFault } from './faults.ts';
 import type { Config, ContextConfig, RouteConfig } from './schema.ts';
 import { paramsOf, placesOf } from './syntax.ts';
+import { checkUpstream } from './upstream-checks.ts';
 
 /** Rules that look at more than one place. They run on whatever could be parsed, so that every fault is reported at once. */
 export type CheckInput = {
@@ -10,6 +11,8 @@ export type CheckInput = {
   readonly says: (path: Path) => boolean;
   /** Under `banyan dev` the monolith, the store and the streams are embedded. */
   readonly dev: boolean;
+  /** A file's text; undefined = it cannot be read. */
+  readonly file: (path: string) => string | undefined;
   /** Today, UTC, `YYYY-MM-DD`; compared as text, which orders days and instants alike. */
   readonly today: string;
 };
@@ -93,7 +96,7 @@ export const unownedMethods = (config: Config, name: string): readonly { readonl
 /** `localhost`, 127.0.0.0/8 and ::1. */
 export const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || /^127(?:\.\d{1,3}){3}$/.test(host);
 
-type Report = (path: Path, message: string, expected?: string, at?: 'key' | 'value') => void;
+export type Report = (path: Path, message: string, expected?: string, at?: 'key' | 'value') => void;
 
 const into =
   (list: PathFault[]): Report =>
@@ -234,8 +237,7 @@ export const check = (input: CheckInput): Checked => {
 
   if (!dev && config.legacy.urls.length === 0 && !says(['legacy', 'url']) && !says(['legacy', 'urls']))
     fault(['legacy'], 'there is no monolith to stand in front of', 'legacy.url, or --legacy URL');
-  if (says(['legacy', 'url']) && says(['legacy', 'urls']))
-    fault(['legacy', 'urls'], 'says again what legacy.url says', 'either url or urls');
+  checkUpstream(input, ['legacy'], config.legacy, fault, warn);
   checkListeners(input, fault);
   checkRoutes(input, fault);
   checkGroups(input, fault);
@@ -243,6 +245,7 @@ export const check = (input: CheckInput): Checked => {
     const at: Path = ['contexts', name];
     if (context.extracted === null && context.stage !== 'legacy' && !says([...at, 'extracted']))
       fault([...at, 'stage'], `stage ${context.stage} needs a service to ask`, 'extracted: { url: … }, or stage: legacy', 'value');
+    if (context.extracted !== null) checkUpstream(input, [...at, 'extracted'], context.extracted, fault, warn);
     if (context.commands === 'follow') fault([...at, 'commands'], 'commands cannot follow the canary yet', 'hold', 'value');
     if (context.share > 0 && context.stage !== 'canary')
       warn([...at, 'share'], `is read only at stage canary, and this context starts at ${context.stage}`);

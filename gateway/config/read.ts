@@ -200,7 +200,9 @@ export const readConfig = (source: ConfigSource): LoadResult => {
     return value !== undefined && (value !== '' || unsetPaths.has(showPath(path))) && value !== null;
   };
   const checked: Checked =
-    config === undefined ? { faults: [], warnings: [] } : check({ config, says, dev: source.dev, today: source.today });
+    config === undefined
+      ? { faults: [], warnings: [] }
+      : check({ config, says, dev: source.dev, file: source.sources.file, today: source.today });
   const found = [...unset, ...shape, ...standing(checked.faults, reading)];
   const warnings = inOrder(checked.warnings.map((warning) => placed({ ...warning, path: reading.back(warning.path) })));
   const faults = inOrder([...syntax, ...found.map(placed)]);

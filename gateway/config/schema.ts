@@ -1,6 +1,8 @@
 import { OPERATIONS, ROLES, STAGES } from '@banyan/contracts/vocabulary.ts';
 import { z } from 'zod';
+import { object, oneOf } from './shapes.ts';
 import { isMethod, parsePathTemplate } from './syntax.ts';
+import { UPSTREAM_URL, upstreamHosts, urlsOf } from './upstreams.ts';
 import {
   address,
   decimal,
@@ -21,16 +23,6 @@ import {
   whole,
   yesNo,
 } from './values.ts';
-
-/**
- * The one schema of `banyan.yaml` (DESIGN.md section 4): types, defaults and the JSON Schema come from it.
- * Keys keep their written names; parsed values are plain numbers: durations in ms, sizes in bytes, shares and percentages in basis points (0..10000).
- * Rules that look at two places at once are in `checks.ts`.
- */
-const object = <S extends z.core.$ZodLooseShape>(shape: S) =>
-  z.strictObject(shape, { error: (issue) => (issue.code === 'unrecognized_keys' ? undefined : 'a mapping of keys to values') });
-
-const oneOf = <const V extends readonly [string, ...string[]]>(values: V) => z.enum(values, { error: `one of ${values.join(', ')}` });
 
 /** A header line `Name: value`, e.g. `authorization: Bearer …`. */
 const headerLine = () =>
@@ -74,7 +66,7 @@ const listen = z
 
 const timeouts = (response: string) =>
   object({
-    /** ms until the connection must stand. */
+    /** ms until the connection must stand, TLS included. */
     connect: duration().prefault('2s'),
     /** ms from the end of the request to the first byte of the answer. */
     response: duration().prefault(response),
@@ -82,9 +74,9 @@ const timeouts = (response: string) =>
     idle: duration().prefault('5m'),
   });
 
+/** `urls` always holds every instance; empty only under `banyan dev`, which brings its own monolith. `url` is the first. */
 const legacy = object({
-  url: origin().nullable().prefault(null),
-  urls: z.array(origin(), { error: 'a list of addresses' }).max(64).prefault([]),
+  ...upstreamHosts(),
   /** Which Host the monolith sees: the client's, or its own. */
   hostHeader: oneOf(['preserve', 'upstream']).prefault('preserve'),
   timeouts: timeouts('60s').prefault({}),
@@ -92,12 +84,22 @@ const legacy = object({
   connections: whole(1, 65_536).prefault(256),
   /** The header with which the reconciler asks; never a client's credentials. */
   auth: headerLine().nullable().prefault(null),
-})
-  /** `urls` always holds every instance; empty only under `banyan dev`, which brings its own monolith. `url` is the first. */
-  .transform((value) => {
-    const urls = value.urls.length > 0 ? value.urls : value.url === null ? [] : [value.url];
-    return { ...value, urls, url: urls[0] ?? null };
-  });
+}).transform((value) => {
+  const urls = urlsOf(value);
+  return { ...value, urls, url: urls[0] ?? null };
+});
+
+const extracted = object({
+  ...upstreamHosts(),
+  timeouts: timeouts('2s').prefault({}),
+  connections: whole(1, 65_536).prefault(256),
+}).transform((value, context) => {
+  const urls = urlsOf(value);
+  const [url] = urls;
+  if (url !== undefined) return { ...value, urls, url };
+  context.addIssue({ code: 'custom', path: ['url'], message: 'missing', params: { expected: UPSTREAM_URL } });
+  return z.NEVER;
+});
 
 const admin = object({
   listen: address().prefault('127.0.0.1:8081'),
@@ -260,9 +262,7 @@ const context = object({
   /** Who answers methods under owned paths that no match names; null = undecided, and cutover is refused while there are any. */
   else: oneOf(['legacy', 'refuse']).nullable().prefault(null),
   /** The extracted service; null while there is none, and then the stage is `legacy`. */
-  extracted: object({ url: origin(), timeouts: timeouts('2s').prefault({}), connections: whole(1, 65_536).prefault(256) })
-    .nullable()
-    .prefault(null),
+  extracted: extracted.nullable().prefault(null),
   /** First one present wins; empty = a `banyan-id` cookie is issued. */
   stickyKey: z
     .union([stickySelector(), list(stickySelector(), 'a list of header:NAME and cookie:NAME')], {
@@ -330,6 +330,11 @@ const contextName = z
   .max(63, { error: 'a name of at most 63 characters' })
   .regex(/^(?!constructor$)[a-z][a-z0-9-]*$/, { error: 'a context name of lower-case letters, digits and -, such as order' });
 
+/**
+ * The one schema of `banyan.yaml` (DESIGN.md section 4): types, defaults and the JSON Schema come from it.
+ * Keys keep their written names; parsed values are plain numbers: durations in ms, sizes in bytes, shares and percentages in basis points (0..10000).
+ * Rules that look at two places at once are in `checks.ts`.
+ */
 export const configSchema = object({
   version: z.union([z.literal(1), z.literal('1')], { error: '1' }).transform((): 1 => 1),
   /** Always a list once parsed. */

@@ -89,6 +89,37 @@ export const origin = () => {
   return textual(expected, urlOf(['http:', 'https:'], true, expected));
 };
 
+/** What an upstream's address looks like. */
+export const UPSTREAM_URL = 'an address such as http://127.0.0.1:3000, https://shop.internal or unix:/run/shop.sock';
+
+/** Longest path that fits into `sockaddr_un` on Linux, with its final NUL. */
+const MAX_SOCKET_PATH_BYTES = 107;
+
+/** `http://host:port`, `https://host:port` or `unix:/absolute/path.sock`, given back without a trailing slash. */
+export const upstreamUrl = () => {
+  const read = urlOf(['http:', 'https:'], true, UPSTREAM_URL);
+  return textual(UPSTREAM_URL, (raw) => {
+    const value = raw.trim();
+    if (!value.startsWith('unix:')) return read(raw);
+    const path = value.slice('unix:'.length);
+    if (!/^\/[^\0]*[^/\0]$/.test(path)) return { ok: false, expected: 'unix: and an absolute path, such as unix:/run/shop.sock' };
+    if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES)
+      return { ok: false, expected: `a socket's path of at most ${MAX_SOCKET_PATH_BYTES} bytes` };
+    return { ok: true, value: `unix:${path}` };
+  });
+};
+
+/** `200-399`, or one status, to its two ends. */
+export const statusRange = () => {
+  const expected = 'a status or a range of them, such as 200-399';
+  return scalar(expected, (raw) => {
+    const found = /^([1-5]\d\d)(?:\s*-\s*([1-5]\d\d))?$/.exec(String(raw).trim());
+    const from = Number(found?.[1]);
+    const to = Number(found?.[2] ?? found?.[1]);
+    return found !== null && from <= to ? { ok: true, value: { from, to } } : { ok: false, expected };
+  });
+};
+
 /** A PostgreSQL URL; empty text (an unset variable with an empty default) means none and gives null. */
 export const postgresUrl = () => {
   const expected = 'a database address such as postgres://user:password@127.0.0.1:5432/banyan';

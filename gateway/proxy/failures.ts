@@ -1,5 +1,43 @@
 import { AppError, type Sent } from '@banyan/contracts/errors.ts';
 
+/** Why a certificate was not accepted: OpenSSL's verification results as Node names them (node:tls, X509 certificate error codes), and Node's own. */
+const CERTIFICATE: ReadonlySet<string> = new Set([
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+  'ERR_TLS_CERT_ALTNAME_FORMAT',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_GET_CRL',
+  'UNABLE_TO_DECRYPT_CERT_SIGNATURE',
+  'UNABLE_TO_DECRYPT_CRL_SIGNATURE',
+  'UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'CERT_SIGNATURE_FAILURE',
+  'CRL_SIGNATURE_FAILURE',
+  'CERT_NOT_YET_VALID',
+  'CERT_HAS_EXPIRED',
+  'CRL_NOT_YET_VALID',
+  'CRL_HAS_EXPIRED',
+  'ERROR_IN_CERT_NOT_BEFORE_FIELD',
+  'ERROR_IN_CERT_NOT_AFTER_FIELD',
+  'ERROR_IN_CRL_LAST_UPDATE_FIELD',
+  'ERROR_IN_CRL_NEXT_UPDATE_FIELD',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'CERT_CHAIN_TOO_LONG',
+  'CERT_REVOKED',
+  'INVALID_CA',
+  'PATH_LENGTH_EXCEEDED',
+  'INVALID_PURPOSE',
+  'CERT_UNTRUSTED',
+  'CERT_REJECTED',
+  'HOSTNAME_MISMATCH',
+]);
+
+/** The other side gave the handshake up with an alert (RFC 8446 6). */
+const ALERT = /^ERR_SSL_.*_ALERT_/;
+const REFUSES_CERTIFICATE =
+  /_ALERT_(?:CERTIFICATE_|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE|NO_CERTIFICATE)/;
+
 /** How far an exchange had come when it failed. */
 export type Progress = {
   /** Bytes of the request may have been written to a socket. */
@@ -13,7 +51,8 @@ export type Progress = {
 const codeOf = (error: unknown): string =>
   typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string' ? error.code : '';
 
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : '');
+const messageOf = (error: unknown): string =>
+  typeof error === 'object' && error !== null && 'message' in error && typeof error.message === 'string' ? error.message : '';
 
 /**
  * An error of undici or of Node's client as one of ours. `sent` is `no` only when no byte can have left, `yes` once the upstream began to
@@ -35,7 +74,8 @@ export const failureOf = (error: unknown, progress: Progress): AppError => {
   ) {
     return new AppError('bad-request', 'The request cannot be sent on as it is', { sent, cause: error });
   }
-  if (!progress.started) {
+  // A server that wants another certificate of ours says so when we believe the handshake over (RFC 8446 4.4.2.4): it reads no request then.
+  if (!progress.started || (!progress.begun && REFUSES_CERTIFICATE.test(code))) {
     return new AppError('upstream-unreachable', 'The upstream could not be reached', { sent: 'no', retryable: true, cause: error });
   }
   if (isNotHttp(error, code, progress.headed === true)) {
@@ -65,9 +105,13 @@ export const proxyStatusOf = (error: AppError): string => {
   switch (error.code) {
     case 'upstream-unreachable':
       if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'dns_error';
-      if (code === 'ECONNREFUSED') return 'connection_refused';
+      // A unix socket that is not there, or not for us, is as closed as a port.
+      if (code === 'ECONNREFUSED' || code === 'ENOENT' || code === 'EACCES') return 'connection_refused';
       if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') return 'connection_timeout';
-      if (code.startsWith('ERR_TLS') || code.includes('CERT')) return 'tls_certificate_error';
+      if (code === 'ECONNRESET' || code === 'EPIPE') return 'connection_terminated';
+      if (CERTIFICATE.has(code)) return 'tls_certificate_error';
+      if (ALERT.test(code) || (code === 'EPROTO' && messageOf(error.cause).includes('SSL alert number'))) return 'tls_alert_received';
+      if (code === 'EPROTO' || code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_')) return 'tls_protocol_error';
       return 'destination_ip_unroutable';
     case 'upstream-timeout':
       return code === 'UND_ERR_BODY_TIMEOUT' ? 'connection_read_timeout' : 'http_response_timeout';

@@ -1,7 +1,8 @@
 import type { AppError } from '@banyan/contracts/errors.ts';
-import { Client, type Dispatcher, Pool } from 'undici';
+import { type buildConnector, Client, type Dispatcher, Pool } from 'undici';
 import { Answer } from './answer.ts';
 import type { Call, Leaver } from './call.ts';
+import type { Connector } from './connect.ts';
 import { clientLeft, failureOf } from './failures.ts';
 import { cleanReason, filterTrailers, responseHeaders } from './headers.ts';
 
@@ -28,16 +29,36 @@ class CountingClient extends Client {
 
 export type PoolOptions = { readonly connections: number; readonly connectMs: number; readonly maxHeaderBytes: number };
 
-/** A pool of keep-alive connections to one origin. HTTP/1.1 only; pipelining off. */
-export const createPool = (origin: string, options: PoolOptions): Pool =>
-  new Pool(origin, {
+/** A pool of keep-alive connections to one host. HTTP/1.1 only; pipelining off. */
+export const createPool = (connector: Connector, options: PoolOptions): Pool =>
+  new Pool('http://upstream', {
     connections: options.connections,
-    connectTimeout: options.connectMs,
+    connect: dial(connector, options.connectMs),
     maxHeaderSize: options.maxHeaderBytes,
     pipelining: 1,
     allowH2: false,
     factory: (url, poolOptions) => new CountingClient(url, poolOptions as Client.Options),
   });
+
+/** undici asks for a connection by origin; there is one host only. */
+const dial =
+  (connector: Connector, ms: number): buildConnector.connector =>
+  (_options, callback) => {
+    const socket = connector.open();
+    const timer = setTimeout(() => {
+      socket.destroy(Object.assign(new Error('no connection in time'), { code: 'UND_ERR_CONNECT_TIMEOUT' }));
+    }, ms);
+    const failed = (error: Error): void => {
+      clearTimeout(timer);
+      callback(error, null);
+    };
+    socket.once('error', failed);
+    socket.once(connector.ready, () => {
+      clearTimeout(timer);
+      socket.off('error', failed);
+      callback(null, socket);
+    });
+  };
 
 /** One request over a pooled connection; undici calls it as it goes. Methods instead of closures: this is the hot path. */
 export class Exchange implements Dispatcher.DispatchHandler, Leaver {

@@ -1,8 +1,8 @@
-import { type Agent, type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { type Agent, type ClientRequest, type IncomingMessage, request as requestOf } from 'node:http';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { Answer, type Source } from './answer.ts';
 import type { Call, Leaver } from './call.ts';
+import type { Connector } from './connect.ts';
 import { clientLeft, failureOf } from './failures.ts';
 import { cleanReason, filterTrailers, pairsOf, responseHeaders } from './headers.ts';
 import type { Information, Load } from './pooled.ts';
@@ -11,9 +11,9 @@ import type { Information, Load } from './pooled.ts';
 const CONTINUE_MS = 1000;
 
 export type StreamedOptions = {
-  readonly origin: URL;
-  /** False = a connection of its own, for a second try that must not meet another stale one. */
-  readonly agent: Agent | false;
+  readonly connector: Connector;
+  /** Null = a connection of its own, for a second try that must not meet another stale one. */
+  readonly agent: Agent | null;
   readonly headers: readonly string[];
   /** Sent instead of the client's body, which was read. */
   readonly body: Buffer | undefined;
@@ -97,17 +97,13 @@ export class StreamedExchange implements Leaver, Source {
   }
 
   #open(): ClientRequest {
-    const { origin, agent, maxHeaderBytes } = this.#options;
-    const secure = origin.protocol === 'https:';
-    const request = (secure ? httpsRequest : httpRequest)({
-      host: origin.hostname.replace(/^\[|\]$/g, ''),
-      port: origin.port === '' ? (secure ? 443 : 80) : Number(origin.port),
-      ...(secure ? { servername: origin.hostname } : {}),
+    const { connector, agent, maxHeaderBytes } = this.#options;
+    const request = requestOf({
       method: this.#call.method,
       path: this.#call.target,
       headers: this.#framedHeaders(),
       setHost: false,
-      agent,
+      ...(agent === null ? { createConnection: () => connector.open() } : { agent }),
       maxHeaderSize: maxHeaderBytes,
     });
     request.on('socket', (socket) => {
@@ -116,7 +112,7 @@ export class StreamedExchange implements Leaver, Source {
         return;
       }
       this.#watch(this.#options.connectMs, 'UND_ERR_CONNECT_TIMEOUT');
-      socket.once(secure ? 'secureConnect' : 'connect', () => this.#connected());
+      socket.once(connector.ready, () => this.#connected());
     });
     request.on('information', (info) => {
       this.begun = true;

@@ -1,9 +1,8 @@
-import { Agent as HttpAgent } from 'node:http';
-import { Agent as HttpsAgent } from 'node:https';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Dispatcher, Pool } from 'undici';
 import type { Answer } from './answer.ts';
 import type { Call, Leaver } from './call.ts';
+import { type Connector, ConnectorAgent, createConnector, type TlsOptions } from './connect.ts';
 import { clientLeft, failureOf } from './failures.ts';
 import { withHeaders } from './headers.ts';
 import { createPool, Exchange, type Information, type Load } from './pooled.ts';
@@ -12,8 +11,12 @@ import { StreamedExchange } from './streamed.ts';
 export type UpstreamOptions = {
   /** For messages only. */
   readonly name: string;
-  /** `http://host:port` or `https://…`, without a path. Several take turns; one that cannot be reached is left out for a while. */
+  /** `http://host:port`, `https://…` without a path, or `unix:/path`. Several take turns; one that cannot be reached is left out for a while. */
   readonly urls: readonly string[];
+  /** For `https:` urls. Default: the public authorities, no certificate of our own. */
+  readonly tls?: TlsOptions | null;
+  /** Told when files of certificates changed and cannot be used; the former ones stay. */
+  readonly onTrouble?: (error: Error) => void;
   /** Most connections to each url. Default 256. Streamed bodies have as many of their own. */
   readonly connections?: number;
   readonly timeouts: {
@@ -23,7 +26,7 @@ export type UpstreamOptions = {
     /** Between two pieces of a body, either way. */
     readonly idleMs: number;
   };
-  /** Host as the client sent it, or that of `url`. Default `preserve`. */
+  /** Host as the client sent it, or that of `url` (`localhost` behind a unix socket). Default `preserve`. */
   readonly hostHeader?: 'preserve' | 'upstream';
   /** Largest response head, bytes. Default 64 KiB. */
   readonly maxHeaderBytes?: number;
@@ -48,6 +51,8 @@ export type Upstream = {
    * @throws AppError `upstream-unreachable` (sent: no), `upstream-timeout`, `upstream-reset`, `upstream-protocol`, `overloaded`, `client-left`.
    */
   forward(call: Call, options?: ForwardOptions): Promise<Answer>;
+  /** `Host` for requests of our own: that of the first url. */
+  readonly authority: string;
   /** Exchanges that have not ended, whether they wait for a connection, a head or the rest of a body. */
   readonly inFlight: number;
   /** Closes every connection, breaking what is in flight. */
@@ -55,9 +60,9 @@ export type Upstream = {
 };
 
 type Host = Load & {
-  readonly origin: URL;
+  readonly connector: Connector;
   readonly pool: Pool;
-  readonly agent: HttpAgent;
+  readonly agent: ConnectorAgent;
   /** Epoch ms until which it is passed over. */
   downUntil: number;
   /** It has sent a `100 Continue` that nobody asked for, which undici takes for a broken answer: Node's client asks from now on. */
@@ -81,7 +86,7 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
   const connections = options.connections ?? 256;
   const maxHeaderBytes = options.maxHeaderBytes ?? 64 * 1024;
   const { connectMs, responseMs, idleMs } = options.timeouts;
-  const hosts = options.urls.map((url) => openHost(url, connections, connectMs, maxHeaderBytes));
+  const hosts = options.urls.map((url) => openHost(url, options, connections, maxHeaderBytes));
   if (hosts.length === 0) throw new AppError('not-configured', `No url for the upstream ${options.name}`);
   let turn = 0;
   const inFlight = (): number => {
@@ -102,7 +107,7 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
 
   const headersFor = (call: Call, host: Host, forward: ForwardOptions): readonly string[] => {
     let headers = call.headers;
-    if (options.hostHeader === 'upstream') headers = ['Host', host.origin.host, ...headers.slice(2)];
+    if (options.hostHeader === 'upstream') headers = ['Host', host.connector.target.authority, ...headers.slice(2)];
     return forward.headers === undefined ? headers : withHeaders(headers, forward.headers);
   };
 
@@ -132,7 +137,7 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
         sendStreamed(call, host, forward, true, resolve, reject);
       else reject(error);
     });
-    const dispatch: Dispatcher.DispatchOptions & { servername?: string } = {
+    const dispatch: Dispatcher.DispatchOptions = {
       path: call.target,
       method: call.method as Dispatcher.HttpMethod,
       headers: headersFor(call, host, forward) as string[],
@@ -140,7 +145,6 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
       headersTimeout: forward.timeoutMs ?? responseMs,
       bodyTimeout: idleMs,
     };
-    if (host.origin.protocol === 'https:') dispatch.servername = host.origin.hostname;
     host.pool.dispatch(dispatch, exchange);
     attach(call, exchange, forward.signal);
     if (host.open > connections) boundTheWait(exchange, forward.timeoutMs ?? responseMs);
@@ -159,8 +163,8 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
         call,
         host,
         {
-          origin: host.origin,
-          agent: fresh ? false : host.agent,
+          connector: host.connector,
+          agent: fresh ? null : host.agent,
           headers: headersFor(call, host, forward),
           body: forward.body,
           connectMs,
@@ -183,6 +187,7 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
 
   return {
     name: options.name,
+    authority: hosts[0]!.connector.target.authority,
     get inFlight() {
       return inFlight();
     },
@@ -206,13 +211,18 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
   };
 };
 
-const openHost = (url: string, connections: number, connectMs: number, maxHeaderBytes: number): Host => {
-  const origin = new URL(url);
-  const agentOptions = { keepAlive: true, maxSockets: connections, keepAliveMsecs: 1000, timeout: 0, scheduling: 'lifo' as const };
+const openHost = (url: string, options: UpstreamOptions, connections: number, maxHeaderBytes: number): Host => {
+  const connector = createConnector({ url, tls: options.tls ?? null, onTrouble: options.onTrouble });
   return {
-    origin,
-    pool: createPool(origin.origin, { connections, connectMs, maxHeaderBytes }),
-    agent: origin.protocol === 'https:' ? new HttpsAgent(agentOptions) : new HttpAgent(agentOptions),
+    connector,
+    pool: createPool(connector, { connections, connectMs: options.timeouts.connectMs, maxHeaderBytes }),
+    agent: new ConnectorAgent(connector, {
+      keepAlive: true,
+      maxSockets: connections,
+      keepAliveMsecs: 1000,
+      timeout: 0,
+      scheduling: 'lifo',
+    }),
     downUntil: 0,
     says100: false,
     open: 0,

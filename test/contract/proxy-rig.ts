@@ -1,5 +1,6 @@
 import type { AppError } from '@banyan/contracts/errors.ts';
 import { prepare } from '../../gateway/proxy/call.ts';
+import type { TlsOptions } from '../../gateway/proxy/connect.ts';
 import { createListener, type Listener } from '../../gateway/proxy/listener.ts';
 import { sendProblem } from '../../gateway/proxy/problem.ts';
 import { type Delivered, type ReplyOptions, reply } from '../../gateway/proxy/reply.ts';
@@ -15,6 +16,7 @@ export type RigOptions = {
   reply?: ReplyOptions;
   /** Instead of a raw server's. */
   url?: string;
+  tls?: TlsOptions;
 };
 
 /** The smallest pipeline: prepare, forward, reply, with a raw server behind and raw sockets in front. */
@@ -55,12 +57,12 @@ export const openRig = async (
   const trusted = options.trusted ?? (() => false);
   const hostHeader = options.hostHeader ?? 'preserve';
   const timeouts = { connectMs: 1_000, responseMs: 5_000, idleMs: 5_000, ...options.timeouts };
-  const upstream = createUpstream({ name: 'legacy', urls: [url], timeouts, hostHeader });
+  const upstream = createUpstream({ name: 'legacy', urls: [url], tls: options.tls ?? null, timeouts, hostHeader });
   const delivered: Delivered[] = [];
   const errors: AppError[] = [];
   const upgradeFailures: AppError[] = [];
   const upgrader = createUpgrader({
-    urls: [url],
+    urls: url.startsWith('unix:') ? [] : [url],
     trusted,
     hostHeader,
     responseMs: timeouts.responseMs,

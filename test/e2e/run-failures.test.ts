@@ -119,7 +119,9 @@ describe('a plain proxy', () => {
     const port = await freePort();
     const running = gateway('--legacy', `http://127.0.0.1:${port}`, ...ANY);
     const { gateway: url } = await running.ready();
-    await running.line(new RegExp(`^banyan: legacy does not answer at http://127.0.0.1:${port}/?; requests get 502 until it does$`));
+    await running.line(
+      new RegExp(`^banyan: legacy does not answer at http://127.0.0.1:${port} \\(ECONNREFUSED\\); requests get 502 until it does$`),
+    );
     const refused = await get(`${url}/x`);
     expect([refused.status, refused.headers.get('content-type'), refused.headers.get('proxy-status')]).toEqual([
       502,

@@ -1,0 +1,38 @@
+import { AppError } from '@banyan/contracts/errors.ts';
+import { Call } from './call.ts';
+import { collect } from './collect.ts';
+import type { Upstream } from './upstream.ts';
+
+export type Question = {
+  readonly path: string;
+  /** Flat pairs besides Host and Accept. */
+  readonly headers?: readonly string[];
+  /** A larger answer is an error. */
+  readonly limitBytes: number;
+  /** Until the head of the answer; default the upstream's. */
+  readonly timeoutMs?: number;
+};
+
+/** A GET in the gateway's own name, with nobody's credentials but those given. @throws AppError as `forward`; `upstream-protocol` for an answer that is too large or broke off */
+export const askUpstream = async (upstream: Upstream, question: Question): Promise<{ readonly status: number; readonly body: Buffer }> => {
+  const host = upstream.authority;
+  const call = new Call({
+    req: null,
+    res: null,
+    method: 'GET',
+    target: question.path,
+    path: null,
+    query: '',
+    host,
+    headers: ['Host', host, 'accept', 'application/json', ...(question.headers ?? [])],
+    chunked: false,
+    contentLength: null,
+    expectContinue: false,
+    clientAddress: '',
+    requestId: '',
+  });
+  const answer = await upstream.forward(call, question.timeoutMs === undefined ? {} : { timeoutMs: question.timeoutMs });
+  const { body, complete } = await collect(answer, question.limitBytes);
+  if (body === null || !complete) throw new AppError('upstream-protocol', 'the answer is too large or broke off');
+  return { status: answer.status, body };
+};
