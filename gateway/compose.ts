@@ -30,6 +30,7 @@ import { createShadowing } from './shadowing.ts';
 import { createJournal } from './telemetry/journal.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { refuseUnbuilt } from './unbuilt.ts';
+import { createUpgrades } from './upgrades.ts';
 
 export type GatewayOptions = {
   readonly config: Config;
@@ -153,7 +154,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
   const metrics = createMetrics({
     version: options.version,
     nodeVersion: process.version,
-    sources: { flags: () => flags.all(), breaker: breakerOf, backlog: dualBacklog },
+    sources: { flags: () => flags.all(), breaker: breakerOf, backlog: dualBacklog, tunnels: () => upgrades.tunnels() },
   });
   const journal = createJournal({ metrics, log });
   const shadowing = createShadowing({ db, live: () => live, secret, metrics, log });
@@ -219,18 +220,22 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     journal,
     now: monotonic,
   });
-  const upgrader = createUpgrader({
-    urls: options.config.legacy.urls,
-    hostHeader: options.config.legacy.hostHeader,
-    responseMs: options.config.legacy.timeouts.response,
-    trusted: live.trusted,
-    onFailure: (error) => log.info({ err: error }, 'an upgrade failed'),
+  const upgrades = createUpgrades({
+    live: () => live,
+    flags,
+    pins,
+    stale: lag.stale,
+    journal,
+    now: monotonic,
+    upgrader: createUpgrader(),
+    count: metrics.upgrade,
   });
   const { client } = options.config;
   const listeners: HttpListener[] = options.config.listen.map(() =>
     createHttpListener({
       handler: (req, res) => void handle(req, res),
-      upgrade: (req, socket, head) => upgrader.upgrade(req, socket, head),
+      upgrade: upgrades.upgrade,
+      takesUpgrade: upgrades.takes,
       limits: {
         headerTimeoutMs: client.headerTimeout,
         idleTimeoutMs: client.idleTimeout,
@@ -303,8 +308,8 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
 
   const close = async (): Promise<void> => {
     const limit = config().drain;
-    await Promise.all(listeners.map((one) => one.drain(limit)));
-    upgrader.stop();
+    await Promise.all([...listeners.map((one) => one.drain(limit)), upgrades.drain(limit)]);
+    upgrades.stop();
     if (recovering) clearInterval(recovering);
     await flips?.stop();
     await admin.stop();
@@ -346,7 +351,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
 
   return {
     handler: (req, res) => void handle(req, res),
-    upgrade: upgrader.upgrade,
+    upgrade: upgrades.upgrade,
     admin: admin.handler,
     open,
     async start() {

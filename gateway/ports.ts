@@ -92,5 +92,7 @@ export type JournalEntry = {
   readonly stage: Stage | null;
   readonly status: number;
   readonly durationMs: number;
+  /** Of an upgrade that became a tunnel, noted at its end. */
+  readonly tunnel?: { readonly end: string; readonly bytesUp: number; readonly bytesDown: number } | undefined;
   readonly error?: unknown;
 };

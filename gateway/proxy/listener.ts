@@ -8,7 +8,10 @@ import { refuseRaw } from './refuse-raw.ts';
 
 export type ListenerOptions = {
   readonly handler: (req: IncomingMessage, res: ServerResponse) => void;
+  /** Gets every upgrade that is taken; ending its tunnel at a drain is its own affair, up to the deadline. */
   readonly upgrade: (req: IncomingMessage, socket: Socket, head: Buffer) => void;
+  /** An upgrade that it does not take is answered as a plain request. Default: takes all. */
+  readonly takesUpgrade?: (req: IncomingMessage) => boolean;
   readonly limits: {
     /** From the first byte of a head (or the connection's start) to its last. */
     readonly headerTimeoutMs: number;
@@ -29,7 +32,7 @@ export type Listener = {
   readonly draining: boolean;
   readonly connections: number;
   readonly tunnels: number;
-  /** Stops accepting, closes idle connections, lets answers finish, ends tunnels; whatever is left after `ms` is destroyed. */
+  /** Stops accepting, closes idle connections, lets answers finish and tunnels be ended; whatever is left after `ms` is destroyed. */
   drain(ms: number): Promise<void>;
 };
 
@@ -140,7 +143,7 @@ export const createListener = (options: ListenerOptions): Listener => {
       requireHostHeader: false,
       noDelay: true,
       // One that comes while an answer is still due would mix its tunnel into it.
-      shouldUpgradeCallback: (req) => shouldUpgrade(req) && !busy(req.socket),
+      shouldUpgradeCallback: (req) => shouldUpgrade(req) && !busy(req.socket) && options.takesUpgrade?.(req) !== false,
     },
     serve,
   );
@@ -230,7 +233,6 @@ export const createListener = (options: ListenerOptions): Listener => {
           settle();
         });
         server.closeIdleConnections();
-        for (const socket of tunnels) socket.end();
       });
     },
   };

@@ -3,10 +3,12 @@ import type { Dispatcher, Pool } from 'undici';
 import type { Answer } from './answer.ts';
 import type { Call, Leaver } from './call.ts';
 import { type Connector, ConnectorAgent, createConnector, type TlsOptions } from './connect.ts';
+import { dial } from './dial.ts';
 import { clientLeft, failureOf } from './failures.ts';
 import { withHeaders } from './headers.ts';
 import { createPool, Exchange, type Information, type Load } from './pooled.ts';
 import { StreamedExchange } from './streamed.ts';
+import type { Standing } from './upgrade.ts';
 
 export type UpstreamOptions = {
   /** For messages only. */
@@ -53,6 +55,11 @@ export type Upstream = {
   forward(call: Call, options?: ForwardOptions): Promise<Answer>;
   /** `Host` for requests of our own: that of the first url. */
   readonly authority: string;
+  /**
+   * A connection of its own for an upgrade, to the host whose turn it is, or to the next one while nobody can be reached. Whoever gets it closes it.
+   * @throws AppError `upstream-unreachable` (sent: no)
+   */
+  stand(): Promise<Standing>;
   /** Exchanges that have not ended, whether they wait for a connection, a head or the rest of a body. */
   readonly inFlight: number;
   /** Closes every connection, breaking what is in flight. */
@@ -199,6 +206,18 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
         );
       }
       return new Promise((resolve, reject) => send(call, forward, 1, resolve, reject));
+    },
+    async stand() {
+      for (let tries = 1; ; tries++) {
+        const host = pick();
+        try {
+          const socket = await dial(host.connector, connectMs);
+          return { socket, host: options.hostHeader === 'upstream' ? host.connector.target.authority : null, responseMs, idleMs };
+        } catch (error) {
+          host.downUntil = Date.now() + DOWN_MS;
+          if (tries >= hosts.length) throw error;
+        }
+      }
     },
     async stop() {
       await Promise.all(

@@ -46,6 +46,10 @@ export const createJournal = (deps: { metrics: Pick<Metrics, 'request' | 'journa
       decision: entry.decisionKind,
       processingTime: toHundredths(entry.durationMs),
     };
+    if (entry.tunnel !== undefined) {
+      lines[level]({ ...line, ...entry.tunnel }, 'tunnel');
+      return;
+    }
     if (error === undefined) lines[level](line, 'request');
     else log[level]({ ...line, error }, 'request');
   };

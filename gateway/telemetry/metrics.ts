@@ -11,6 +11,7 @@ export type MetricSources = {
     readonly killed: boolean;
   }[];
   readonly breaker: (context: string) => { readonly state: BreakerState };
+  readonly tunnels: () => Readonly<Record<Upstream, number>>;
   /** null = nothing is published from here. */
   readonly backlog: () => Promise<{ readonly depth: number; readonly oldestAgeMs: number } | null>;
 };
@@ -52,7 +53,7 @@ export const rolloutOf = (flag: { readonly stage: Stage; readonly canaryShareBp:
 };
 
 /** The parts of a note that become labels and values. */
-export type RequestSample = Pick<JournalEntry, 'context' | 'route' | 'method' | 'upstream' | 'reason' | 'status' | 'durationMs'>;
+export type RequestSample = Pick<JournalEntry, 'context' | 'route' | 'method' | 'upstream' | 'reason' | 'status' | 'durationMs' | 'tunnel'>;
 
 export type Metrics = {
   readonly registry: Registry;
@@ -64,6 +65,8 @@ export type Metrics = {
   shadowDropped(context: string, reason: string): void;
   /** @param outcome `published` or `failed` */
   events(context: string, outcome: string, count?: number): void;
+  /** @param outcome a fixed word of the code */
+  upgrade(outcome: string): void;
   configLoaded(generation: number): void;
   configRefused(): void;
   journalFailed(): void;
@@ -73,7 +76,7 @@ export type Metrics = {
 export const createMetrics = (deps: { version: string; nodeVersion: string; sources?: Partial<MetricSources> }): Metrics => {
   const registry = new Registry();
   const registers = [registry];
-  const { flags, breaker, backlog } = deps.sources ?? {};
+  const { flags, breaker, backlog, tunnels } = deps.sources ?? {};
   const label = {
     context: bounded(MAX_LABEL_VALUES),
     route: bounded(MAX_LABEL_VALUES),
@@ -118,6 +121,22 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     labelNames: ['context', 'outcome'] as const,
     registers,
   });
+  const upgrades = new Counter({
+    name: 'banyan_upgrades_total',
+    help: 'Connection upgrades by what became of them: open, refused by the upstream, failed, rejected by the gateway, left.',
+    labelNames: ['outcome'] as const,
+    registers,
+  });
+  if (tunnels)
+    new Gauge({
+      name: 'banyan_tunnels',
+      help: 'Open tunnels: WebSockets and other upgraded connections.',
+      labelNames: ['upstream'] as const,
+      registers,
+      collect() {
+        for (const [upstream, open] of Object.entries(tunnels())) this.set({ upstream }, open);
+      },
+    });
   const generation = new Gauge({ name: 'banyan_config_generation', help: 'Rises with every configuration that was taken.', registers });
   const reloaded = new Gauge({
     name: 'banyan_config_last_reload_successful',
@@ -200,6 +219,8 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
         status: statusClass(sample.status),
         reason: sample.reason ?? NONE,
       });
+      // hours are no latency
+      if (sample.tunnel !== undefined) return;
       const route = sample.route === null ? NONE : label.route(sample.route);
       duration.observe({ context, route, upstream }, sample.durationMs / 1000);
     },
@@ -208,6 +229,7 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     parityCompared: (context, result) => comparisons.inc({ context: label.context(context), result }),
     shadowDropped: (context, reason) => dropped.inc({ context: label.context(context), reason: label.reason(reason) }),
     events: (context, outcome, count = 1) => events.inc({ context: label.context(context), outcome: label.outcome(outcome) }, count),
+    upgrade: (outcome) => upgrades.inc({ outcome }),
     configLoaded(number) {
       generation.set(number);
       reloaded.set(1);

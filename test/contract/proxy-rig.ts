@@ -1,10 +1,14 @@
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import type { AppError } from '@banyan/contracts/errors.ts';
 import { prepare } from '../../gateway/proxy/call.ts';
 import type { TlsOptions } from '../../gateway/proxy/connect.ts';
 import { createListener, type Listener } from '../../gateway/proxy/listener.ts';
 import { sendProblem } from '../../gateway/proxy/problem.ts';
+import { refuseRaw } from '../../gateway/proxy/refuse-raw.ts';
 import { type Delivered, type ReplyOptions, reply } from '../../gateway/proxy/reply.ts';
-import { createUpgrader } from '../../gateway/proxy/upgrade.ts';
+import type { TunnelReport } from '../../gateway/proxy/tunnel.ts';
+import { createUpgrader, type Upgrader } from '../../gateway/proxy/upgrade.ts';
 import { createUpstream, type Upstream } from '../../gateway/proxy/upstream.ts';
 import { type RawConnection, type RawMessage, type RawServer, rawConnect, rawServer } from '../harness/raw-http.ts';
 
@@ -28,6 +32,9 @@ export type Rig = {
   readonly delivered: Delivered[];
   readonly errors: AppError[];
   readonly upgradeFailures: AppError[];
+  readonly upgrader: Upgrader;
+  /** Tunnels that have ended. */
+  readonly tunnelled: TunnelReport[];
   /** A new client connection; destroyed with the rig. */
   client(): Promise<RawConnection>;
   /** Sends bytes on a new connection and reads one final answer. */
@@ -61,13 +68,18 @@ export const openRig = async (
   const delivered: Delivered[] = [];
   const errors: AppError[] = [];
   const upgradeFailures: AppError[] = [];
-  const upgrader = createUpgrader({
-    urls: url.startsWith('unix:') ? [] : [url],
-    trusted,
-    hostHeader,
-    responseMs: timeouts.responseMs,
-    onFailure: (error) => upgradeFailures.push(error),
-  });
+  const upgrader = createUpgrader();
+  const tunnelled: TunnelReport[] = [];
+  const upgrade = async (req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> => {
+    try {
+      const carried = await upgrader.carry(prepare(req, null, { trusted }), req, socket, head, await upstream.stand());
+      if ('tunnel' in carried) carried.tunnel.onEnd = (report) => tunnelled.push(report);
+      else delivered.push(await carried.delivered);
+    } catch (error) {
+      upgradeFailures.push(error as AppError);
+      if (!socket.writableEnded) refuseRaw(socket, error as AppError);
+    }
+  };
   const listener = createListener({
     handler: async (req, res) => {
       try {
@@ -79,7 +91,7 @@ export const openRig = async (
         sendProblem(req, res, error);
       }
     },
-    upgrade: upgrader.upgrade,
+    upgrade: (req, socket, head) => void upgrade(req, socket, head),
     limits: { headerTimeoutMs: 5_000, idleTimeoutMs: 5_000, maxHeaderBytes: 64 * 1024, maxConnections: 1_000, ...options.limits },
   });
   const { port } = await listener.listen('127.0.0.1', 0);
@@ -97,6 +109,8 @@ export const openRig = async (
     delivered,
     errors,
     upgradeFailures,
+    upgrader,
+    tunnelled,
     client,
     ask: async (bytes, messageOptions) => (await client()).write(bytes).answer(messageOptions),
     stop: async () => {

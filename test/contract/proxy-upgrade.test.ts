@@ -265,8 +265,8 @@ describe('a tunnel', () => {
 
   it('ends when the listener drains', async () => {
     const { client, rig } = await openTunnel();
-    const drained = rig.listener.drain(500);
-    expect(await client.rest()).toBe('');
+    const drained = Promise.all([rig.listener.drain(5_000), rig.upgrader.drain(200, 5_000)]);
+    expect(await client.rest()).toBe('\x88\x1e\x03\xe9the gateway is shutting down');
     client.end();
     await drained;
     expect(rig.listener.tunnels).toBe(0);
