@@ -148,7 +148,7 @@ const refuse = (why: string): never => {
 };
 
 /** RFC 3986 host and port as a Host field may carry it; empty is legal (RFC 9110 7.2). */
-const HOST = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+;=%]*)(?::\d{0,5})?$/;
+const HOST = /^(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})*)(?::\d{0,5})?$/;
 const ABSOLUTE = /^https?:\/\/([^/?#]*)(.*)$/i;
 const REQUEST_ID = /^[A-Za-z0-9._:@/+=-]{1,128}$/;
 
@@ -168,6 +168,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
   let length: number | null = null;
   let transferEncoding: string | undefined;
   let expect = false;
+  let unmet = false;
   let acceptsTrailers = false;
   let named: Set<string> | null = null;
   let requestId: string | undefined;
@@ -195,9 +196,8 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
         transferEncoding = transferEncoding === undefined ? value : `${transferEncoding}, ${value}`;
         continue;
       case 'expect':
-        if (value.toLowerCase() !== '100-continue')
-          throw new AppError('expectation-failed', 'The only expectation met here is 100-continue');
-        expect = true;
+        if (value.toLowerCase() === '100-continue') expect = true;
+        else unmet = true;
         continue;
       case 'te':
         acceptsTrailers ||= /(?:^|,)\s*trailers\s*(?:$|,|;)/i.test(value);
@@ -222,6 +222,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
     headers.push(name, value);
   }
   if (hosts > 1) refuse('Host must be given once');
+  if (host !== undefined && !HOST.test(host)) refuse('Host is malformed');
   if (host === undefined && req.httpVersionMinor > 0) refuse('Host is missing');
   if (req.httpVersionMajor !== 1) refuse('Only HTTP/1.0 and HTTP/1.1 are spoken here');
   if (transferEncoding !== undefined) {
@@ -234,7 +235,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
   if (target.charCodeAt(0) !== 47 && target !== '*') {
     const absolute = ABSOLUTE.exec(target) ?? refuse('The request target must be a path, an absolute http URL, or *');
     host = absolute[1]!;
-    if (host === '') refuse('The request target has no host');
+    if (host === '' || host.startsWith(':') || !HOST.test(host)) refuse('The request target has no sound host');
     const rest = absolute[2]!;
     // RFC 9112 3.2.4: the last proxy makes `*` of it
     if (rest === '' && req.method === 'OPTIONS') target = '*';
@@ -242,8 +243,9 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
   }
   if (target.includes('#')) refuse('The request target has a fragment');
   if (target === '*' && req.method !== 'OPTIONS') refuse('Only OPTIONS may have the target *');
-  if (host === undefined) host = '';
-  else if (!HOST.test(host)) refuse('Host is malformed');
+  host ??= '';
+  // Only now: this answer leaves the connection open, and the request may not be one.
+  if (unmet) throw new AppError('expectation-failed', 'The only expectation met here is 100-continue');
   headers[1] = host;
   if (named !== null) dropNamed(headers, named);
 

@@ -6,7 +6,7 @@ const LINGER_MS = 2_000;
 
 const refused = new WeakSet<Socket>();
 
-/** What comes on this connection after a request that was refused for its framing is not trusted to be a request. */
+/** What comes on this connection is no longer served: it may be no request at all, or the client was told that the last answer is the last. */
 export const isRefused = (socket: Socket): boolean => refused.has(socket);
 
 export const markRefused = (socket: Socket): void => {
@@ -20,6 +20,8 @@ export const markRefused = (socket: Socket): void => {
 export const closeAfterReply = (req: IncomingMessage, res: ServerResponse): void => {
   res.shouldKeepAlive = false;
   const { socket } = req;
+  // What the client sent behind the body is read, but no longer served (RFC 9112 9.6).
+  markRefused(socket);
   socket.destroySoon = () => {
     if (socket.destroyed) return;
     socket.end();

@@ -1,7 +1,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { AppError } from '@banyan/contracts/errors.ts';
-import { isRefused } from './connection.ts';
+import { prepare } from './call.ts';
+import { isRefused, markRefused } from './connection.ts';
 import { METHODS } from './headers.ts';
 import { sendProblem } from './problem.ts';
 import { refuseRaw } from './refuse-raw.ts';
@@ -39,13 +40,29 @@ export type Listener = {
 /** Upgrades that must not be tunnelled: h2c would carry requests past every rule here; TLS is not ours to start. */
 const NEVER_UPGRADED = /(?:^|,)\s*(?:h2c|h2|http\/[\d.]+|tls\/[\d.]+)\s*(?:,|$)/i;
 
-/** Is this upgrade taken? A request with a body is not: its body and the new protocol would share one stream. Otherwise Upgrade is ignored (RFC 9110 7.8). */
+/**
+ * Is this upgrade taken? Not with a body, which would share one stream with the new protocol, and not for HEAD, whose refusal must have none.
+ * Otherwise Upgrade is ignored (RFC 9110 7.8).
+ */
 const shouldUpgrade = (req: IncomingMessage): boolean =>
   req.headers.upgrade !== undefined &&
+  req.method !== 'HEAD' &&
   !NEVER_UPGRADED.test(req.headers.upgrade) &&
   req.httpVersionMinor > 0 &&
   req.headers['transfer-encoding'] === undefined &&
   (req.headers['content-length'] ?? '0') === '0';
+
+/**
+ * Nothing behind it on its connection is read as a request. When an Upgrade is not taken Node drops whatever else the same read held, so that
+ * what comes later may begin in the middle of a request. And Node keeps an HTTP/1.0 connection for `Proxy-Connection: keep-alive` too.
+ */
+const LAST = Symbol('last');
+type Incoming = IncomingMessage & { [LAST]?: true };
+const isLast = (req: IncomingMessage): boolean => (req as Incoming)[LAST] === true || (req.httpVersionMinor === 0 && closesAsOld(req));
+const closesAsOld = (req: IncomingMessage): boolean => {
+  const connection = req.headers.connection ?? '';
+  return !/(?:^|,)\s*keep-alive\s*(?:,|$)/i.test(connection) || /(?:^|,)\s*close\s*(?:,|$)/i.test(connection);
+};
 
 /** Requests that may wait on one connection for those before them; more than one read from a socket holds are not a browser's. */
 const MAX_PIPELINED = 1_000;
@@ -67,6 +84,12 @@ const tooLarge = (maxHeaderBytes: number): AppError => new AppError('headers-too
 /** The final recipient of OPTIONS and TRACE is whoever gets them with nothing left (RFC 9110 7.6.2). */
 const answersItself = (req: IncomingMessage, res: ServerResponse): boolean => {
   if ((req.method !== 'OPTIONS' && req.method !== 'TRACE') || req.headers['max-forwards'] !== '0') return false;
+  try {
+    prepare(req, null, { trusted: () => false });
+  } catch (error) {
+    sendProblem(req, res, error);
+    return true;
+  }
   if (req.method === 'OPTIONS') res.writeHead(204, { Allow: METHODS }).end();
   else sendProblem(req, res, new AppError('method-not-allowed', 'TRACE is not answered here', { details: { allow: METHODS } }));
   return true;
@@ -82,7 +105,8 @@ export const createListener = (options: ListenerOptions): Listener => {
   /** The last response of each connection, and how many requests wait for their turn. */
   const latest = new WeakMap<Socket, ServerResponse>();
   const waiting = new WeakMap<Socket, number>();
-  const spoilt = new WeakSet<Socket>();
+  /** What was wrong with the bytes that a connection could not be read beyond. */
+  const faults = new WeakMap<Socket, AppError>();
   let draining = false;
 
   const busy = (socket: Socket): boolean => {
@@ -92,8 +116,14 @@ export const createListener = (options: ListenerOptions): Listener => {
 
   const begin = (req: IncomingMessage, res: ServerResponse): void => {
     if (isRefused(req.socket)) {
-      res.destroy();
+      // Where our side has ended already the client may still be reading the last answer.
+      if (req.socket.writableEnded) req.resume();
+      else res.destroy();
       return;
+    }
+    if (isLast(req)) {
+      res.shouldKeepAlive = false;
+      markRefused(req.socket);
     }
     if (draining) res.shouldKeepAlive = false;
     const fault = oversize(req, limits.maxHeaderBytes);
@@ -118,7 +148,10 @@ export const createListener = (options: ListenerOptions): Listener => {
     waiting.set(socket, count);
     before.once('close', () => {
       waiting.set(socket, waiting.get(socket)! - 1);
-      if (socket.writable) begin(req, res);
+      if (!socket.writable) return;
+      const fault = req.complete ? undefined : faults.get(socket);
+      if (fault === undefined) begin(req, res);
+      else refuseRaw(socket, fault, req.method);
     });
   };
 
@@ -143,7 +176,11 @@ export const createListener = (options: ListenerOptions): Listener => {
       requireHostHeader: false,
       noDelay: true,
       // One that comes while an answer is still due would mix its tunnel into it.
-      shouldUpgradeCallback: (req) => shouldUpgrade(req) && !busy(req.socket) && options.takesUpgrade?.(req) !== false,
+      shouldUpgradeCallback: (req) => {
+        const taken = shouldUpgrade(req) && !busy(req.socket) && options.takesUpgrade?.(req) !== false;
+        if (!taken) (req as Incoming)[LAST] = true;
+        return taken;
+      },
     },
     serve,
   );
@@ -162,7 +199,18 @@ export const createListener = (options: ListenerOptions): Listener => {
   });
   server.on('checkContinue', serve);
   server.on('checkExpectation', serve);
-  server.on('connect', (_req, socket) => refuseRaw(socket, new AppError('method-not-allowed', 'CONNECT is not offered here')));
+  server.on('connect', (_req, stream) => {
+    const socket = stream as Socket;
+    socket.on('error', () => {});
+    const refuse = (): void => refuseRaw(socket, new AppError('method-not-allowed', 'CONNECT is not offered here'));
+    if (!busy(socket)) {
+      refuse();
+      return;
+    }
+    // Behind requests that are answered first. Node has let go of the connection and no longer tells an answer when it may go on.
+    latest.get(socket)!.once('close', refuse);
+    socket.on('drain', () => (socket as Socket & { _httpMessage?: ServerResponse })._httpMessage?.emit('drain'));
+  });
   server.on('upgrade', (req, stream, head) => {
     const socket = stream as Socket;
     socket.on('error', () => {});
@@ -181,17 +229,18 @@ export const createListener = (options: ListenerOptions): Listener => {
   });
   server.on('clientError', (error: NodeJS.ErrnoException, stream) => {
     const socket = stream as Socket;
-    if (spoilt.has(socket)) return;
-    spoilt.add(socket);
+    if (faults.has(socket)) return;
     const fault = clientFault(error.code, limits.maxHeaderBytes);
+    faults.set(socket, fault);
     const res = latest.get(socket);
     if (error.code === 'ECONNRESET' || !socket.writable) socket.destroy();
     else if (res === undefined || isOut(res)) refuseRaw(socket, fault);
     else if (res.req.complete) {
       // Spoilt behind a whole request, which is answered first.
       res.once('close', () => refuseRaw(socket, fault));
-    } else if (res.headersSent || (waiting.get(socket) ?? 0) > 0) socket.destroy();
-    else refuseRaw(socket, fault);
+    } else if (res.headersSent) socket.destroy();
+    // One that still waits for its turn is refused when that comes.
+    else if ((waiting.get(socket) ?? 0) === 0) refuseRaw(socket, fault, res.req.method);
   });
 
   return {

@@ -28,6 +28,9 @@ export type StreamedOptions = {
  * One request through Node's own client: bodies that stream (undici holds the head back until their first byte), request trailers, Expect,
  * `OPTIONS *`, and fresh-connection retries. Same contract as a pooled exchange.
  */
+/** Methods for which Node's client leaves a request without a body unframed. */
+const BODILESS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE', 'CONNECT']);
+
 export class StreamedExchange implements Leaver, Source {
   readonly #call: Call;
   readonly #load: Load;
@@ -106,6 +109,8 @@ export class StreamedExchange implements Leaver, Source {
       ...(agent === null ? { createConnection: () => connector.open() } : { agent }),
       maxHeaderSize: maxHeaderBytes,
     });
+    // With Expect, Node has the head ready for the wire by now, as UTF-8, and so spoils Latin-1 values.
+    for (const piece of (request as unknown as { outputData: { encoding: string }[] }).outputData) piece.encoding = 'latin1';
     request.on('socket', (socket) => {
       if (!socket.connecting) {
         this.#connected();
@@ -137,7 +142,8 @@ export class StreamedExchange implements Leaver, Source {
     else if (call.req !== null) {
       if (call.chunked) out.push('Transfer-Encoding', 'chunked');
       else if (call.contentLength !== null) out.push('Content-Length', String(call.contentLength));
-      else if (call.method === 'POST' || call.method === 'PUT' || call.method === 'PATCH') out.push('Content-Length', '0');
+      // Node would frame no body at all as an empty chunked one.
+      else if (!BODILESS.has(call.method)) out.push('Content-Length', '0');
       if (call.expectContinue) out.push('Expect', '100-continue');
       if (call.acceptsTrailers) out.push('TE', 'trailers', 'Connection', 'TE');
     }

@@ -2,6 +2,7 @@ import type { Case } from './case.ts';
 import { connections } from './cases/connections.ts';
 import { errors } from './cases/errors.ts';
 import { interim } from './cases/interim.ts';
+import { lastRequests } from './cases/last-requests.ts';
 import { requestFields } from './cases/request-fields.ts';
 import { requestFraming } from './cases/request-framing.ts';
 import { responses } from './cases/responses.ts';
@@ -14,5 +15,6 @@ export const CASES: readonly Case[] = [
   ...responses,
   ...interim,
   ...connections,
+  ...lastRequests,
   ...errors,
 ];

@@ -33,12 +33,19 @@ const setupOf = (setup: NonNullable<Case['setup']>): { client: object; timeouts:
   trustedProxies: setup === 'trusting' ? ['127.0.0.1/32'] : [],
 });
 
-/** A whole gateway with scripted upstreams on both sides. In `plain` mode there is but one. */
-export const openGateway = async (mode: Mode, setup: NonNullable<Case['setup']>): Promise<GatewayStand> => {
-  const legacy = await openScriptedUpstream();
-  const extracted = mode === 'plain' ? null : await openScriptedUpstream();
-  const { client, timeouts, trustedProxies } = setupOf(setup);
-  const contexts = contextsOf(mode, extracted?.port ?? 0);
+type GatewaySetup = {
+  readonly legacyPort: number;
+  /** Not asked in `plain` mode. */
+  readonly extractedPort: number;
+  readonly client?: object;
+  readonly timeouts?: object;
+  readonly trustedProxies?: readonly string[];
+};
+
+/** A whole gateway in this process, in front of upstreams of somebody else's. */
+export const startGateway = async (mode: Mode, setup: GatewaySetup): Promise<{ port: number; stop(): Promise<void> }> => {
+  const { client = {}, timeouts = {}, trustedProxies = [] } = setup;
+  const contexts = contextsOf(mode, setup.extractedPort);
   for (const context of Object.values(contexts) as { extracted: { timeouts?: object } }[]) context.extracted.timeouts = timeouts;
   const loaded = await loadConfig({
     file: 'conformance.yaml',
@@ -49,7 +56,7 @@ export const openGateway = async (mode: Mode, setup: NonNullable<Case['setup']>)
       drain: '1s',
       client,
       trustedProxies,
-      legacy: { url: `http://127.0.0.1:${legacy.port}`, timeouts },
+      legacy: { url: `http://127.0.0.1:${setup.legacyPort}`, timeouts },
       contexts,
     }),
     env: {},
@@ -57,8 +64,16 @@ export const openGateway = async (mode: Mode, setup: NonNullable<Case['setup']>)
   if (!loaded.ok) throw new Error(loaded.faults.map(formatFault).join('\n'));
   const gateway = await createGateway({ config: loaded.config, version: 'conformance', log: pino({ level: 'silent' }) });
   const urls = await gateway.start();
+  return { port: Number(new URL(urls.gateway).port), stop: () => gateway.stop() };
+};
+
+/** A whole gateway with scripted upstreams on both sides. In `plain` mode there is but one. */
+export const openGateway = async (mode: Mode, setup: NonNullable<Case['setup']>): Promise<GatewayStand> => {
+  const legacy = await openScriptedUpstream();
+  const extracted = mode === 'plain' ? null : await openScriptedUpstream();
+  const gateway = await startGateway(mode, { legacyPort: legacy.port, extractedPort: extracted?.port ?? 0, ...setupOf(setup) });
   return {
-    port: Number(new URL(urls.gateway).port),
+    port: gateway.port,
     // a shadow is no answerer: what it is sent must be well-formed, but is not part of the case
     upstreams: extracted !== null && mode === 'diverted' ? [legacy, extracted] : [legacy],
     patienceMs: 8_000,
