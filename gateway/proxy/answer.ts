@@ -9,7 +9,7 @@ export type Sink = {
   fail(error: AppError): void;
 };
 
-/** Where the bytes come from; undici's dispatch controller has this shape. */
+/** Where the bytes come from. */
 export type Source = { pause(): void; resume(): void; abort(reason: Error): void };
 
 /** Bytes held while nobody consumes; the source is paused beyond it. One read from a socket is at most this much. */

@@ -1,4 +1,3 @@
-import { Agent, type AgentOptions } from 'node:http';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, createSecureContext, type SecureContext } from 'node:tls';
 import { AppError } from '@banyan/contracts/errors.ts';
@@ -147,17 +146,3 @@ const contextOf = (tls: TlsOptions | null): SecureContext => {
 
 const reasonOf = (error: unknown): string =>
   error instanceof Error ? ((error as NodeJS.ErrnoException).code ?? error.message) : String(error);
-
-/** For what wants an agent of node:http: all its connections lead to one host, whatever the request says. */
-export class ConnectorAgent extends Agent {
-  readonly #connector: Connector;
-  readonly #halfOpen: boolean;
-  constructor(connector: Connector, options: AgentOptions & { readonly halfOpen?: boolean }) {
-    super(options);
-    this.#connector = connector;
-    this.#halfOpen = options.halfOpen ?? false;
-  }
-  override createConnection(): Socket {
-    return this.#connector.open(this.#halfOpen);
-  }
-}

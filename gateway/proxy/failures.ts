@@ -44,8 +44,6 @@ export type Progress = {
   readonly started: boolean;
   /** Bytes of the response had come. */
   readonly begun: boolean;
-  /** The whole head of the response had come. */
-  readonly headed?: boolean;
 };
 
 const codeOf = (error: unknown): string =>
@@ -55,45 +53,20 @@ const messageOf = (error: unknown): string =>
   typeof error === 'object' && error !== null && 'message' in error && typeof error.message === 'string' ? error.message : '';
 
 /**
- * An error of undici or of Node's client as one of ours. `sent` is `no` only when no byte can have left, `yes` once the upstream began to
+ * An error of a socket as one of ours. `sent` is `no` only when no byte can have left, `yes` once the upstream began to
  * answer. The message names no host or port: it may be shown to a client.
  */
 export const failureOf = (error: unknown, progress: Progress): AppError => {
   if (error instanceof AppError) return error;
   const code = codeOf(error);
   const sent: Sent = progress.begun ? 'yes' : progress.started ? 'maybe' : 'no';
-  if (code === 'UND_ERR_HEADERS_TIMEOUT') {
-    return new AppError('upstream-timeout', 'The upstream did not answer in time', { sent, retryable: true, cause: error });
-  }
-  if (code === 'UND_ERR_BODY_TIMEOUT') return new AppError('upstream-timeout', 'The upstream fell silent', { sent, cause: error });
-  if (
-    code === 'UND_ERR_INVALID_ARG' ||
-    code === 'UND_ERR_NOT_SUPPORTED' ||
-    code.startsWith('ERR_INVALID_') ||
-    code.startsWith('ERR_UNESCAPED')
-  ) {
-    return new AppError('bad-request', 'The request cannot be sent on as it is', { sent, cause: error });
-  }
   // A server that wants another certificate of ours says so when we believe the handshake over (RFC 8446 4.4.2.4): it reads no request then.
   if (!progress.started || (!progress.begun && REFUSES_CERTIFICATE.test(code))) {
     return new AppError('upstream-unreachable', 'The upstream could not be reached', { sent: 'no', retryable: true, cause: error });
   }
-  if (isNotHttp(error, code, progress.headed === true)) {
+  if (code.startsWith('HPE_'))
     return new AppError('upstream-protocol', 'The upstream sent something that is not HTTP', { sent: 'yes', cause: error });
-  }
   return new AppError('upstream-reset', 'The upstream broke off', { sent, retryable: sent === 'maybe', cause: error });
-};
-
-const isNotHttp = (error: unknown, code: string, headed: boolean): boolean => {
-  // undici's parser errors carry their reason in the message only; a premature end is a broken connection, not broken syntax.
-  const parser = code.startsWith('HPE_') || (error instanceof Error && error.name === 'HTTPParserError');
-  if (parser) return code !== 'HPE_INVALID_EOF_STATE' && !messageOf(error).includes('EOF');
-  return (
-    code === 'UND_ERR_HEADERS_OVERFLOW' ||
-    (code === 'UND_ERR_SOCKET' && messageOf(error).startsWith('bad ')) ||
-    // Before the head is whole this stands for a second, conflicting length; after it for a body cut short.
-    (code === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH' && !headed)
-  );
 };
 
 /** The client went first; no mark against the upstream. */
@@ -107,14 +80,14 @@ export const proxyStatusOf = (error: AppError): string => {
       if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'dns_error';
       // A unix socket that is not there, or not for us, is as closed as a port.
       if (code === 'ECONNREFUSED' || code === 'ENOENT' || code === 'EACCES') return 'connection_refused';
-      if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') return 'connection_timeout';
+      if (code === 'ETIMEDOUT') return 'connection_timeout';
       if (code === 'ECONNRESET' || code === 'EPIPE') return 'connection_terminated';
       if (CERTIFICATE.has(code)) return 'tls_certificate_error';
       if (ALERT.test(code) || (code === 'EPROTO' && messageOf(error.cause).includes('SSL alert number'))) return 'tls_alert_received';
       if (code === 'EPROTO' || code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_')) return 'tls_protocol_error';
       return 'destination_ip_unroutable';
     case 'upstream-timeout':
-      return code === 'UND_ERR_BODY_TIMEOUT' ? 'connection_read_timeout' : 'http_response_timeout';
+      return code === 'IDLE' ? 'connection_read_timeout' : 'http_response_timeout';
     case 'upstream-reset':
       return error.sent === 'yes' ? 'http_response_incomplete' : 'connection_terminated';
     case 'upstream-protocol':

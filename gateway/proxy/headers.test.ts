@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { cleanReason, filterTrailers, isIdentity, namedByConnection, responseHeaders, withHeaders } from './headers.ts';
+import { filterTrailers, isIdentity, namedByConnection, withHeaders } from './headers.ts';
 import { clientAddressOf, type Peer, plainAddress } from './peer.ts';
 
 describe('namedByConnection', () => {
@@ -21,16 +21,6 @@ describe('isIdentity', () => {
   });
 });
 
-describe('responseHeaders', () => {
-  it('keeps order, case and repeats, and drops what belongs to the connection', () => {
-    const raw = ['A', '1', 'Connection', 'X-Hop, close', 'x-hop', '2', 'a', '3', 'Transfer-Encoding', 'chunked', 'Trailer', 'X'];
-    expect(responseHeaders(raw.map((part) => Buffer.from(part)))).toEqual(['A', '1', 'a', '3', 'Trailer', 'X']);
-  });
-  it('refuses a second Content-Length', () => {
-    expect(() => responseHeaders(['Content-Length', '1', 'content-length', '1'])).toThrow('more than one Content-Length');
-  });
-});
-
 describe('withHeaders', () => {
   it('replaces every field of a name and removes where the value is empty', () => {
     expect(withHeaders(['Host', 'x', 'A', '1', 'a', '2', 'B', '3'], ['a', '9', 'b', ''])).toEqual(['Host', 'x', 'a', '9']);
@@ -40,12 +30,6 @@ describe('withHeaders', () => {
 describe('filterTrailers', () => {
   it('lets no framing, routing or identity arrive late', () => {
     expect(filterTrailers(['X-Sum', '1', 'Content-Length', '2', 'Forwarded', 'for=x', 'banyan-write', '3'])).toEqual(['X-Sum', '1']);
-  });
-});
-
-describe('cleanReason', () => {
-  it('leaves Latin-1 and replaces what Node refuses to write', () => {
-    expect(cleanReason('Caf\xe9\u20ac\r\n')).toBe('Caf\xe9???');
   });
 });
 

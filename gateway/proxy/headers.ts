@@ -108,43 +108,8 @@ export const withHeaders = (raw: readonly string[], changes: readonly string[]):
   return out;
 };
 
-const text = (part: Buffer | string): string => (typeof part === 'string' ? part : part.toString('latin1'));
-
-/**
- * An upstream's response fields as flat Latin-1 pairs: names, order and repeats as sent; what belongs to the connection removed.
- * @throws AppError `upstream-protocol` when two Content-Length fields would let us and the client disagree about the end.
- */
-export const responseHeaders = (raw: readonly (Buffer | string)[]): string[] => {
-  const out: string[] = [];
-  let named: Set<string> | null = null;
-  let lengths = 0;
-  for (let i = 0; i + 1 < raw.length; i += 2) {
-    const name = text(raw[i]!);
-    switch (name.length) {
-      case 2:
-      case 7:
-      case 10:
-      case 14:
-      case 16:
-      case 17: {
-        const lower = name.toLowerCase();
-        if (lower === 'connection') {
-          const more = namedByConnection(text(raw[i + 1]!));
-          if (more) named = named ? new Set([...named, ...more]) : more;
-          continue;
-        }
-        if (lower === 'te' || HOP_BY_HOP.has(lower)) continue;
-        if (lower === 'content-length') lengths++;
-        break;
-      }
-    }
-    out.push(name, text(raw[i + 1]!));
-  }
-  if (lengths > 1) throw new AppError('upstream-protocol', 'The upstream sent more than one Content-Length', { sent: 'yes' });
-  return named ? without(out, named) : out;
-};
-
-const without = (raw: string[], named: ReadonlySet<string>): string[] => {
+/** Flat pairs without the fields of these names, which are in lower case. */
+export const withoutNamed = (raw: readonly string[], named: ReadonlySet<string>): string[] => {
   const out: string[] = [];
   for (let i = 0; i + 1 < raw.length; i += 2) {
     if (!named.has(raw[i]!.toLowerCase())) out.push(raw[i]!, raw[i + 1]!);
@@ -152,5 +117,25 @@ const without = (raw: string[], named: ReadonlySet<string>): string[] => {
   return out;
 };
 
-/** A reason phrase that Node will write: control and non-Latin-1 characters (undici reads it as UTF-8) become `?`. */
-export const cleanReason = (reason: string): string => (reason === 'OK' ? reason : reason.replace(/[^\t\x20-\x7e\x80-\xff]/g, '?'));
+/**
+ * Fields of an upstream's answer as flat pairs: names, order and repeats as sent; what belongs to the connection removed. For what Node's client has read
+ * (upgrades); the response parser does it on its way.
+ * @throws AppError `upstream-protocol` when two Content-Length fields would let us and the client disagree about the end.
+ */
+export const responseHeaders = (raw: readonly string[]): string[] => {
+  const out: string[] = [];
+  const named = new Set<string>();
+  let lengths = 0;
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const lower = raw[i]!.toLowerCase();
+    if (lower === 'connection') for (const name of namedByConnection(raw[i + 1]!) ?? []) named.add(name);
+    if (lower === 'te' || isHopByHop(lower)) continue;
+    if (lower === 'content-length') lengths++;
+    out.push(raw[i]!, raw[i + 1]!);
+  }
+  if (lengths > 1) throw new AppError('upstream-protocol', 'The upstream sent more than one Content-Length', { sent: 'yes' });
+  return named.size === 0 ? out : withoutNamed(out, named);
+};
+
+/** A reason phrase that Node will write: control characters become `?`. */
+export const cleanReason = (reason: string): string => reason.replace(/[^\t\x20-\x7e\x80-\xff]/g, '?');

@@ -264,8 +264,7 @@ const answerOf = (response: IncomingMessage): Answer => {
   response.on('end', () => {
     if (response.complete) answer.finish(filterTrailers(response.rawTrailers));
   });
-  const broken = (error?: Error): void =>
-    answer.break(failureOf(error ?? new Error('closed'), { started: true, begun: true, headed: true }));
+  const broken = (error?: Error): void => answer.break(failureOf(error ?? new Error('closed'), { started: true, begun: true }));
   response.on('error', broken);
   response.on('close', () => broken());
   return answer;

@@ -453,17 +453,17 @@ export const responses: readonly Case[] = [
       answers: [{ status: 200, has: { 'x-a': /^1 +2$/ } }],
     },
   ),
-  broken(
-    'space-before-colon',
-    'HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length: 2\r\n\r\nok',
-    'RFC 9112 5.1',
-    'a space before the colon, or removes it',
-    'must',
-    {
-      answers: [{ status: 200, has: { 'x-a': '1' } }],
-    },
-    { answers: [{ status: 200, lacks: ['x-a', 'x-a '] }] },
-  ),
+  {
+    ...relayed(
+      'space-before-colon',
+      'must',
+      'RFC 9112 5.1',
+      'removes a space before the colon',
+      'HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length: 2\r\n\r\nok',
+      { status: 200, body: 'ok', has: { 'x-a': '1' } },
+    ),
+    or: [bad, { answers: [{ status: 200, lacks: ['x-a', 'x-a '] }] }],
+  },
   broken(
     'coding',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: rot13\r\nContent-Length: 2\r\n\r\nok',
