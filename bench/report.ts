@@ -6,6 +6,8 @@ export type BenchOptions = {
   readonly quick: boolean;
   /** May the bench install what it compares with? */
   readonly install: boolean;
+  /** `tunnels` only: how many; null = the bench's own number. */
+  readonly count: number | null;
   /** Progress, for people. */
   readonly say: (line: string) => void;
 };

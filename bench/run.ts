@@ -4,12 +4,14 @@ import { type BenchOptions, type Report, render } from './report.ts';
 /** Every benchmark there is; each measures and gives one report. */
 const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => Promise<Report>>>> = {
   proxy: async () => (await import('./proxy/proxy.ts')).benchProxy,
+  tunnels: async () => (await import('./tunnels/tunnels.ts')).benchTunnels,
 };
 
-const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install]
+const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N]
   NAME          ${Object.keys(BENCHES).join(' | ')}
   --json        one JSON document on stdout instead of a table
   --quick       a smoke run of about 30 s; its figures mean little
+  --count N     tunnels: how many (default 5000)
   --no-install  install nothing: missing peers are reported and left out
 `;
 
@@ -26,6 +28,7 @@ const read = () => {
         json: { type: 'boolean', default: false },
         quick: { type: 'boolean', default: false },
         'no-install': { type: 'boolean', default: false },
+        count: { type: 'string' },
       },
     });
   } catch (error) {
@@ -34,6 +37,12 @@ const read = () => {
 };
 
 const { values, positionals } = read();
+const countOf = (text: string | undefined): number | null => {
+  if (text === undefined) return null;
+  if (!/^[1-9]\d{0,5}$/.test(text)) fail('--count is a number from 1 to 999999');
+  return Number(text);
+};
+const count = countOf(values.count);
 const [name = '', ...more] = positionals;
 const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined;
 if (bench === undefined || more.length > 0) fail(name === '' ? 'which benchmark?' : `there is no benchmark ${positionals.join(' ')}`);
@@ -43,6 +52,7 @@ else {
     const report = await measure({
       quick: values.quick,
       install: !values['no-install'],
+      count,
       say: (line) => process.stderr.write(`${line}\n`),
     });
     process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : render(report));

@@ -44,6 +44,8 @@ export type BanyanOptions = {
   readonly legacy: string;
   /** Absent = a plain proxy, `--legacy` and no file. */
   readonly contexts?: Readonly<Record<string, Context>>;
+  /** Client connections at once. */
+  readonly maxConnections?: number;
 };
 
 /** `banyan run` with its default log, which goes to a file as it would in production. */
@@ -52,10 +54,19 @@ export const startBanyan = async (shop: Workshop, options: BanyanOptions): Promi
   mkdirSync(folder);
   const listen = ['--listen', '127.0.0.1:0', '--admin-listen', '127.0.0.1:0'];
   let args = ['run', '--legacy', options.legacy, ...listen];
-  if (options.contexts !== undefined) {
+  const { contexts, maxConnections } = options;
+  if (contexts !== undefined || maxConnections !== undefined) {
     const file = join(folder, 'banyan.yaml');
     // JSON is YAML
-    writeFileSync(file, JSON.stringify({ version: 1, legacy: { url: options.legacy }, contexts: options.contexts }));
+    writeFileSync(
+      file,
+      JSON.stringify({
+        version: 1,
+        legacy: { url: options.legacy },
+        contexts,
+        ...(maxConnections === undefined ? {} : { client: { maxConnections } }),
+      }),
+    );
     args = ['run', '--config', file, ...listen];
   }
   const log = openSync(join(folder, 'log'), 'w');

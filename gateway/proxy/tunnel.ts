@@ -132,7 +132,8 @@ export class Tunnel {
   onClosed: (() => void) | null = null;
   onEnd: ((report: TunnelReport) => void) | null = null;
 
-  constructor(client: Socket, upstream: Socket, webSocket: boolean) {
+  /** @param halfClosedMs how long one way may stand still when the other has had its FIN */
+  constructor(client: Socket, upstream: Socket, webSocket: boolean, halfClosedMs: number) {
     this.#client = client;
     this.#up = new Way(client, upstream, webSocket);
     this.#down = new Way(upstream, client, webSocket);
@@ -143,6 +144,7 @@ export class Tunnel {
       source.on('end', () => {
         this.#end ??= way === this.#up ? 'client-closed' : 'upstream-closed';
         if (this.#closing) this.#settle();
+        else if (this.#open === 2 && this.#timer === null) this.#watchHalf(halfClosedMs);
       });
       source.once('close', () => this.#gone(way));
     }
@@ -180,6 +182,15 @@ export class Tunnel {
   destroy(): void {
     this.#up.source.destroy();
     this.#down.source.destroy();
+  }
+
+  /** A FIN may mean that a peer is done or that it is gone, and only writing tells; so the way back is open for as long as it is used. */
+  #watchHalf(ms: number): void {
+    const before = this.#up.bytes + this.#down.bytes;
+    this.#timer = setTimeout(() => {
+      if (this.#up.bytes + this.#down.bytes === before) this.destroy();
+      else this.#watchHalf(ms);
+    }, ms);
   }
 
   #limit(ms: number, handshakeMs = 0): void {

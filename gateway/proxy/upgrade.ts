@@ -40,6 +40,9 @@ export type Upgrader = {
   stop(): void;
 };
 
+/** A tunnel with one way shut may stand still so long, ms. */
+const HALF_CLOSED_MS = 60_000;
+
 /** One upgrade under way. */
 type Crossing = {
   readonly call: Call;
@@ -100,7 +103,8 @@ class StandingAgent extends HttpAgent {
  * `websocket`, folds repeated fields, believes X-Forwarded-*, opens connections without a limit of time, and rewrites refusals; so it gets a stand-in for
  * the request and a connection that stands, what goes out is set here from the prepared call, and a refusal takes the path of every other answer.
  */
-export const createUpgrader = (): Upgrader => {
+export const createUpgrader = (options: { readonly halfClosedMs?: number } = {}): Upgrader => {
+  const halfClosedMs = options.halfClosedMs ?? HALF_CLOSED_MS;
   const crossings = new WeakMap<IncomingMessage, Crossing>();
   const names = new WeakMap<IncomingMessage, string>();
   const tunnels = new Set<Tunnel>();
@@ -119,7 +123,9 @@ export const createUpgrader = (): Upgrader => {
 
   const open = (crossing: Crossing, response: IncomingMessage, upstream: Socket): void => {
     crossing.answered = true;
-    const tunnel = new Tunnel(crossing.socket, upstream, isWebSocket(response));
+    const tunnel = new Tunnel(crossing.socket, upstream, isWebSocket(response), halfClosedMs);
+    // the middleware writes the head as text, which would be UTF-8
+    crossing.socket.setDefaultEncoding('latin1');
     response.headers = switchingHeaders(response) as IncomingMessage['headers'];
     tunnels.add(tunnel);
     tunnel.onClosed = () => {

@@ -21,6 +21,7 @@ export type RigOptions = {
   /** Instead of a raw server's. */
   url?: string;
   tls?: TlsOptions;
+  halfClosedMs?: number;
 };
 
 /** The smallest pipeline: prepare, forward, reply, with a raw server behind and raw sockets in front. */
@@ -68,7 +69,7 @@ export const openRig = async (
   const delivered: Delivered[] = [];
   const errors: AppError[] = [];
   const upgradeFailures: AppError[] = [];
-  const upgrader = createUpgrader();
+  const upgrader = createUpgrader(options.halfClosedMs === undefined ? {} : { halfClosedMs: options.halfClosedMs });
   const tunnelled: TunnelReport[] = [];
   const upgrade = async (req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> => {
     try {

@@ -2,7 +2,8 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import WebSocket, { WebSocketServer } from 'ws';
 import { rawServer, statusOf, valuesOf } from '../harness/raw-http.ts';
-import { answering, OK, openRig, type Rig } from './proxy-rig.ts';
+import { until } from '../harness/wait.ts';
+import { answering, OK, openRig, type Rig, type RigOptions } from './proxy-rig.ts';
 
 let rig: Rig | undefined;
 let sockets: WebSocketServer | undefined;
@@ -214,12 +215,12 @@ describe('an upgrade', () => {
 
 describe('a tunnel', () => {
   /** A rig whose upstream switches and then waits. */
-  const openTunnel = async () => {
+  const openTunnel = async (options: RigOptions = {}) => {
     rig = await openRig(async (connection) => {
       await connection.head();
       connection.write(SWITCH);
-      await connection.until('never').catch(() => {});
-    });
+      await connection.closed;
+    }, options);
     const client = (await rig.client()).write(UPGRADE);
     expect(statusOf(await client.message())).toBe(101);
     return { client, upstream: rig.server.connections[0]!, rig };
@@ -245,6 +246,22 @@ describe('a tunnel', () => {
     expect((await client.bytes(6)).toString()).toBe('answer');
     upstream.end();
     expect(await client.rest()).toBe('');
+  });
+
+  it.each(['client', 'upstream'] as const)('half-closed by its %s ends when nothing moves any more', async (who) => {
+    const { client, upstream, rig } = await openTunnel({ halfClosedMs: 200 });
+    const [done, other] = who === 'client' ? [client, upstream] : [upstream, client];
+    done.write('last').end();
+    expect(await other.rest()).toBe('last');
+    for (let i = 0; i < 4; i++) {
+      // each within the limit, all together beyond it
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      other.write('x');
+      expect((await done.bytes(1)).toString()).toBe('x');
+    }
+    expect(await done.rest()).toBe('');
+    const report = await until(() => rig.tunnelled[0], { describe: 'the end of the tunnel' });
+    expect(report.end).toBe(`${who}-closed`);
   });
 
   it('has no idle limit of the listener', async () => {
