@@ -59,7 +59,8 @@ export type Gateway = {
 
 const monotonic = (): number => performance.now();
 
-const urlOf = (host: string, port: number): string => `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+const urlOf = ({ host, tls }: Config['listen'][number], port: number): string =>
+  `${tls === null ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 
 type Store = {
   readonly db: Knex;
@@ -231,7 +232,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     count: metrics.upgrade,
   });
   const { client } = options.config;
-  const listeners: HttpListener[] = options.config.listen.map(() =>
+  const listeners: HttpListener[] = options.config.listen.map(({ tls, http2 }) =>
     createHttpListener({
       handler: (req, res) => void handle(req, res),
       upgrade: upgrades.upgrade,
@@ -241,6 +242,13 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
         idleTimeoutMs: client.idleTimeout,
         maxHeaderBytes: client.maxHeaderBytes,
         maxConnections: client.maxConnections,
+        maxStreams: client.maxStreams,
+      },
+      http2,
+      ...(tls === null ? {} : { certificates: tls }),
+      onCertificates: (error) => {
+        if (error === null) log.info('the certificates of the listener changed: new connections get them');
+        else log.error({ err: error }, 'the new certificates are refused; the old ones stay');
       },
     }),
   );
@@ -361,7 +369,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
           listeners.map((one, i) => one.listen(options.config.listen[i]!.host, options.config.listen[i]!.port)),
         );
         const { url } = await admin.start();
-        return { gateway: urlOf(options.config.listen[0]!.host, bound[0]!.port), admin: url };
+        return { gateway: urlOf(options.config.listen[0]!, bound[0]!.port), admin: url };
       } catch (error) {
         await close();
         throw error;

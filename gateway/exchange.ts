@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import type { ServerResponse } from 'node:http';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Reason, Upstream as Side } from '@banyan/contracts/vocabulary.ts';
 import type { ContextFlag, Decision } from './core/decide.ts';
@@ -7,6 +6,7 @@ import type { Routes } from './core/match.ts';
 import type { Flags } from './flags/flags.ts';
 import type { CommandWriter, JournalEntry, Pins, ShadowOffer } from './ports.ts';
 import type { Call } from './proxy/call.ts';
+import type { ClientResponse } from './proxy/client.ts';
 import { headerOf } from './proxy/headers.ts';
 import type { Trusted } from './proxy/peer.ts';
 import type { Upstream } from './proxy/upstream.ts';
@@ -70,7 +70,7 @@ export type Sticky = { readonly key: string | null; readonly issued: string | nu
 /** What the rest of a request's life needs to know of it. */
 export type Exchange = {
   readonly call: Call;
-  readonly res: ServerResponse;
+  readonly res: ClientResponse;
   readonly startedAt: number;
   context: LiveContext | null;
   flag: ContextFlag | null;

@@ -1,4 +1,3 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { AppError, STATUS_OF } from '@banyan/contracts/errors.ts';
 import type { Upstream as Side, Stage } from '@banyan/contracts/vocabulary.ts';
 import { createCommands, WRITES_PATH } from './commands.ts';
@@ -19,6 +18,7 @@ import {
 } from './exchange.ts';
 import type { Answer } from './proxy/answer.ts';
 import { type Call, prepare } from './proxy/call.ts';
+import type { ClientRequest, ClientResponse } from './proxy/client.ts';
 import { readBody } from './proxy/collect.ts';
 import { pairsOf } from './proxy/headers.ts';
 import { sendProblem } from './proxy/problem.ts';
@@ -260,7 +260,7 @@ export const createPipeline = (d: PipelineDeps) => {
     return owned(x, live, context, match.route.rest, match.params, match.route.maxStage);
   };
 
-  return async (req: IncomingMessage, res: ServerResponse): Promise<void> => {
+  return async (req: ClientRequest, res: ClientResponse): Promise<void> => {
     const live = d.live();
     let x: Exchange | null = null;
     try {

@@ -1,5 +1,6 @@
 import type { Path } from './document.ts';
 import type { PathFault } from './faults.ts';
+import { checkListenerTls } from './listeners.ts';
 import type { Config, ContextConfig, RouteConfig } from './schema.ts';
 import { paramsOf, placesOf } from './syntax.ts';
 import { checkUpstream } from './upstream-checks.ts';
@@ -239,6 +240,7 @@ export const check = (input: CheckInput): Checked => {
     fault(['legacy'], 'there is no monolith to stand in front of', 'legacy.url, or --legacy URL');
   checkUpstream(input, ['legacy'], config.legacy, fault, warn);
   checkListeners(input, fault);
+  checkListenerTls(input, fault, warn);
   checkRoutes(input, fault);
   checkGroups(input, fault);
   for (const [name, context] of Object.entries(config.contexts)) {

@@ -1,5 +1,6 @@
 import { OPERATIONS, ROLES, STAGES } from '@banyan/contracts/vocabulary.ts';
 import { z } from 'zod';
+import { listeners } from './listeners.ts';
 import { object, oneOf } from './shapes.ts';
 import { isMethod, parsePathTemplate } from './syntax.ts';
 import { UPSTREAM_URL, upstreamHosts, urlsOf } from './upstreams.ts';
@@ -42,27 +43,6 @@ const cidr = () =>
     const fits = (v4 || v6) && more === undefined && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= most));
     return fits ? { ok: true, value: raw.trim() } : { ok: false, expected: 'an address block such as 10.0.0.0/8, or one address' };
   });
-
-const listenEntry = object({
-  address: address(),
-  /** PEM text (for instance by `${file:…}`), or the path of a PEM file. */
-  tls: object({ cert: text(1_048_576), key: text(1_048_576) })
-    .nullable()
-    .prefault(null),
-  http2: yesNo().prefault(false),
-});
-
-const listenItem = z
-  .union([address(), listenEntry], { error: 'HOST:PORT such as 127.0.0.1:8080, or { address, tls: { cert, key }, http2 }' })
-  .transform((entry) =>
-    'address' in entry ? { ...entry.address, tls: entry.tls, http2: entry.http2 } : { ...entry, tls: null, http2: false },
-  );
-
-const listen = z
-  .union([listenItem, z.array(listenItem).min(1, { error: 'at least one address' })], {
-    error: 'HOST:PORT such as 127.0.0.1:8080, or a list of them',
-  })
-  .transform((value) => (Array.isArray(value) ? value : [value]));
 
 const timeouts = (response: string) =>
   object({
@@ -338,12 +318,14 @@ const contextName = z
 export const configSchema = object({
   version: z.union([z.literal(1), z.literal('1')], { error: '1' }).transform((): 1 => 1),
   /** Always a list once parsed. */
-  listen: listen.prefault('127.0.0.1:8080'),
+  listen: listeners.prefault('127.0.0.1:8080'),
   client: object({
     headerTimeout: duration().prefault('10s'),
     idleTimeout: duration().prefault('65s'),
     maxHeaderBytes: size().prefault('64KiB'),
     maxConnections: whole(1, 10_000_000).prefault(10_000),
+    /** HTTP/2 streams that a client may have open at once on one connection. */
+    maxStreams: whole(1, 65_536).prefault(128),
   }).prefault({}),
   /** ms that requests in flight get after SIGTERM. */
   drain: duration().prefault('30s'),

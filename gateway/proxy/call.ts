@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { AppError } from '@banyan/contracts/errors.ts';
-import { isHopByHop, isIdentity, isInternal, namedByConnection, VIA } from './headers.ts';
+import type { ClientRequest, ClientResponse } from './client.ts';
+import { isHopByHop, isIdentity, isInternal, namedByConnection, VIA, VIA_HTTP2, VIA_HTTP10 } from './headers.ts';
 import { normalisePath } from './path.ts';
 import { clientAddressOf, type Peer, peerOf, type Trusted } from './peer.ts';
 
@@ -15,8 +15,8 @@ export type PrepareOptions = {
 };
 
 type CallFields = {
-  readonly req: IncomingMessage | null;
-  readonly res: ServerResponse | null;
+  readonly req: ClientRequest | null;
+  readonly res: ClientResponse | null;
   readonly method: string;
   readonly target: string;
   readonly path: string | null;
@@ -34,8 +34,8 @@ type CallFields = {
 /** One request, ready to be sent on: what `forward` sends and what the rules look at. */
 export class Call {
   /** Null on a copy, which belongs to no client. */
-  readonly req: IncomingMessage | null;
-  readonly res: ServerResponse | null;
+  readonly req: ClientRequest | null;
+  readonly res: ClientResponse | null;
   readonly method: string;
   /** Origin-form or `*`, byte for byte, as a Latin-1 string; never decoded. */
   readonly target: string;
@@ -112,34 +112,40 @@ export class Call {
   }
 
   /**
-   * Relays an interim answer (1xx) to the client: only to one that speaks HTTP/1.1, and only while its answer has not begun. Written raw,
-   * because Node's own writers fold and re-encode fields.
+   * Relays an interim answer (1xx) to the client: not to one that speaks HTTP/1.0, and only while its answer has not begun. Written raw
+   * on HTTP/1.1, because Node's own writers fold and re-encode fields.
    */
   inform(status: number, reason: string, rawHeaders: readonly string[]): void {
     const res = this.res;
-    if (res === null || res.headersSent || res.socket === null || res.req.httpVersionMinor < 1) return;
+    if (res === null || res.headersSent) return;
+    const { stream } = res;
+    if (stream === undefined && (res.socket === null || res.req.httpVersionMinor < 1)) return;
     if (status === 100) {
       if (!this.expectContinue || this.#continued) return;
       this.#continued = true;
       res.writeContinue();
       return;
     }
+    if (stream !== undefined) {
+      stream.inform(status, rawHeaders);
+      return;
+    }
     let head = `HTTP/1.1 ${status} ${reason}\r\n`;
     for (let i = 0; i + 1 < rawHeaders.length; i += 2) head += `${rawHeaders[i]}: ${rawHeaders[i + 1]}\r\n`;
-    res.socket.write(`${head}\r\n`, 'latin1');
+    res.socket?.write(`${head}\r\n`, 'latin1');
   }
   #continued = false;
 }
 
 /** On the response itself: a WeakMap with an entry for every request makes each collection walk it. */
 const CALL = Symbol('call');
-type Prepared = ServerResponse & { [CALL]?: Call };
+type Prepared = ClientResponse & { [CALL]?: Call };
 
 /** The call that this response belongs to, if it was prepared. */
-export const callOf = (res: ServerResponse): Call | undefined => (res as Prepared)[CALL];
+export const callOf = (res: ClientResponse): Call | undefined => (res as Prepared)[CALL];
 
 /** Shared by all responses: a closure per request costs more than the look-up. */
-function onResponseClosed(this: ServerResponse): void {
+function onResponseClosed(this: ClientResponse): void {
   if (!this.writableFinished) callOf(this)?.leave();
 }
 
@@ -159,7 +165,7 @@ const REQUEST_ID = /^[A-Za-z0-9._:@/+=-]{1,128}$/;
  * @throws AppError `bad-request` for a Host that is missing, repeated or malformed, or framing that two readers could read differently;
  * `expectation-failed` for an Expect other than 100-continue.
  */
-export const prepare = (req: IncomingMessage, res: ServerResponse | null, options: PrepareOptions): Call => {
+export const prepare = (req: ClientRequest, res: ClientResponse | null, options: PrepareOptions): Call => {
   const peer = peerOf(req, options.trusted);
   const raw = req.rawHeaders;
   const headers: string[] = ['Host', ''];
@@ -223,10 +229,13 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
   }
   if (hosts > 1) refuse('Host must be given once');
   if (host !== undefined && !HOST.test(host)) refuse('Host is malformed');
-  if (host === undefined && req.httpVersionMinor > 0) refuse('Host is missing');
-  if (req.httpVersionMajor !== 1) refuse('Only HTTP/1.0 and HTTP/1.1 are spoken here');
+  const http2 = req.viaHttp2 === true;
+  const http10 = !http2 && req.httpVersionMinor === 0;
+  if (host === undefined && !http10) refuse('Host is missing');
+  // A request line may say HTTP/2.0 too, on a connection of HTTP/1.1.
+  if (req.httpVersionMajor !== (http2 ? 2 : 1)) refuse('Only HTTP/1.0 and HTTP/1.1 are spoken here');
   if (transferEncoding !== undefined) {
-    if (req.httpVersionMinor === 0) refuse('Transfer-Encoding is not part of HTTP/1.0');
+    if (http10) refuse('Transfer-Encoding is not part of HTTP/1.0');
     if (transferEncoding.toLowerCase() !== 'chunked') refuse('The only Transfer-Encoding accepted is chunked');
     if (length !== null) refuse('Content-Length and Transfer-Encoding exclude each other');
   }
@@ -251,7 +260,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
 
   requestId ??= options.requestId?.() ?? randomUUID();
   const forwardedFor = addIdentity(headers, identity, peer, host);
-  headers.push('Via', req.httpVersionMinor === 0 ? VIA.replace('1.1', '1.0') : VIA);
+  headers.push('Via', http2 ? VIA_HTTP2 : http10 ? VIA_HTTP10 : VIA);
   if (requestIds === 0) headers.push('X-Request-Id', requestId);
   else if (requestIds > 1 || named !== null || req.headers['x-request-id'] !== requestId) setRequestId(headers, requestId);
 
@@ -267,7 +276,7 @@ export const prepare = (req: IncomingMessage, res: ServerResponse | null, option
     headers,
     chunked: transferEncoding !== undefined,
     contentLength: length,
-    expectContinue: expect && req.httpVersionMinor > 0,
+    expectContinue: expect && !http10,
     acceptsTrailers,
     clientAddress: clientAddressOf(peer, forwardedFor, options.trusted),
     requestId,

@@ -1,5 +1,5 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { ClientRequest, ClientResponse } from './client.ts';
 
 /** How long a client that still uploads may go on after its answer, so that it reads the answer and not a reset. */
 const LINGER_MS = 2_000;
@@ -15,9 +15,10 @@ export const markRefused = (socket: Socket): void => {
 
 /**
  * Ends the connection with this answer, whose head must not be out yet, though the request's body is not read: `Connection: close`, then a
- * lingering close (RFC 9112 9.6), for a plain one would reset the connection under the client's still unread answer.
+ * lingering close (RFC 9112 9.6), for a plain one would reset the connection under the client's still unread answer. An HTTP/2 stream sees to that itself.
  */
-export const closeAfterReply = (req: IncomingMessage, res: ServerResponse): void => {
+export const closeAfterReply = (req: ClientRequest, res: ClientResponse): void => {
+  if (res.stream !== undefined) return;
   res.shouldKeepAlive = false;
   const { socket } = req;
   // What the client sent behind the body is read, but no longer served (RFC 9112 9.6).
@@ -32,15 +33,22 @@ export const closeAfterReply = (req: IncomingMessage, res: ServerResponse): void
   };
 };
 
+/** By RST; over TLS by a close without its alert, which tells the same (RFC 8446 6.1), because Node cannot reset there. */
+const reset = (socket: Socket): void => {
+  if ('encrypted' in socket) socket.destroy();
+  else socket.resetAndDestroy();
+};
+
 /**
  * Makes a broken-off answer look broken off, never like a clean end: what came goes out, then the connection closes short of the announced
  * length or the last chunk. An HTTP/1.0 answer may end by closing, so there only a reset can say it.
  */
-export const breakOff = (res: ServerResponse): void => {
-  const { socket } = res;
-  if (socket === null || socket.destroyed) res.destroy();
+export const breakOff = (res: ClientResponse): void => {
+  const { socket, stream } = res;
+  if (stream !== undefined) stream.breakOff();
+  else if (socket === null || socket.destroyed) res.destroy();
   else if (!res.headersSent) socket.destroy();
-  else if (res.req.httpVersionMinor === 0) socket.resetAndDestroy();
+  else if (res.req.httpVersionMinor === 0) reset(socket);
   else {
     socket.destroySoon();
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);

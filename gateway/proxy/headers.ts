@@ -2,7 +2,10 @@ import { AppError } from '@banyan/contracts/errors.ts';
 
 /** What we call ourselves in Via, Forwarded and Proxy-Status. */
 export const PSEUDONYM = 'banyan';
+/** RFC 9110 7.6.3: what the message came by; upstreams always answer by HTTP/1.1. */
 export const VIA = `1.1 ${PSEUDONYM}`;
+export const VIA_HTTP10 = `1.0 ${PSEUDONYM}`;
+export const VIA_HTTP2 = `2.0 ${PSEUDONYM}`;
 /** What Allow names where the gateway answers for itself; others may pass too. */
 export const METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS';
 

@@ -1,14 +1,21 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { prepare } from './call.ts';
+import type { ClientRequest, ClientResponse } from './client.ts';
 import { isRefused, markRefused } from './connection.ts';
 import { METHODS } from './headers.ts';
+import { createHttp2Front } from './http2/front.ts';
+import { tellProtocol } from './preface.ts';
 import { sendProblem } from './problem.ts';
 import { refuseRaw } from './refuse-raw.ts';
+import { type CertificateSource, createSecureListener } from './tls.ts';
+import { watchFolders } from './watch-files.ts';
 
 export type ListenerOptions = {
-  readonly handler: (req: IncomingMessage, res: ServerResponse) => void;
+  readonly handler: (req: ClientRequest, res: ClientResponse) => void;
   /** Gets every upgrade that is taken; ending its tunnel at a drain is its own affair, up to the deadline. */
   readonly upgrade: (req: IncomingMessage, socket: Socket, head: Buffer) => void;
   /** An upgrade that it does not take is answered as a plain request. Default: takes all. */
@@ -21,11 +28,19 @@ export type ListenerOptions = {
     /** Request line and fields together; more is 431, a target that alone is larger 414. */
     readonly maxHeaderBytes: number;
     readonly maxConnections: number;
+    /** HTTP/2 streams that a client may have open at once on one connection. */
+    readonly maxStreams: number;
   };
+  /** Not empty = TLS; the first is for clients that ask for no name, or for none of these. */
+  readonly certificates?: readonly CertificateSource[];
+  /** Told when files of certificates changed and are used now (null), or cannot be used, when the former ones stay. */
+  readonly onCertificates?: (error: Error | null) => void;
+  /** HTTP/2 beside HTTP/1.1: by ALPN over TLS, else for clients that know beforehand. Default false. */
+  readonly http2?: boolean;
 };
 
 export type Listener = {
-  readonly server: Server;
+  readonly server: HttpServer | HttpsServer;
   /** Resolves when bound; rejects with the system's error (EADDRINUSE, …). Port 0 picks a free one. */
   listen(host: string, port: number): Promise<AddressInfo>;
   address(): AddressInfo | null;
@@ -33,6 +48,8 @@ export type Listener = {
   readonly draining: boolean;
   readonly connections: number;
   readonly tunnels: number;
+  /** For connections to come; files are read anew. Only for a listener that has certificates. @throws AppError `not-configured`, and keeps the former ones */
+  setCertificates(sources: readonly CertificateSource[]): void;
   /** Stops accepting, closes idle connections, lets answers finish and tunnels be ended; whatever is left after `ms` is destroyed. */
   drain(ms: number): Promise<void>;
 };
@@ -82,7 +99,7 @@ const oversize = (req: IncomingMessage, maxHeaderBytes: number): AppError | null
 const tooLarge = (maxHeaderBytes: number): AppError => new AppError('headers-too-large', `The head is larger than ${maxHeaderBytes} bytes`);
 
 /** The final recipient of OPTIONS and TRACE is whoever gets them with nothing left (RFC 9110 7.6.2). */
-const answersItself = (req: IncomingMessage, res: ServerResponse): boolean => {
+const answersItself = (req: ClientRequest, res: ClientResponse): boolean => {
   if ((req.method !== 'OPTIONS' && req.method !== 'TRACE') || req.headers['max-forwards'] !== '0') return false;
   try {
     prepare(req, null, { trusted: () => false });
@@ -90,17 +107,24 @@ const answersItself = (req: IncomingMessage, res: ServerResponse): boolean => {
     sendProblem(req, res, error);
     return true;
   }
-  if (req.method === 'OPTIONS') res.writeHead(204, { Allow: METHODS }).end();
-  else sendProblem(req, res, new AppError('method-not-allowed', 'TRACE is not answered here', { details: { allow: METHODS } }));
+  if (req.method === 'OPTIONS') {
+    res.writeHead(204, 'No Content', ['Allow', METHODS]);
+    res.end();
+  } else sendProblem(req, res, new AppError('method-not-allowed', 'TRACE is not answered here', { details: { allow: METHODS } }));
   return true;
 };
 
 const isOut = (res: ServerResponse): boolean => res.writableFinished || res.destroyed;
 
-/** The public HTTP/1.1 listener: Node's server, set up to refuse what is ambiguous and never to die of a client. */
+/** The public listener: Node's servers, set up to refuse what is ambiguous and never to die of a client. */
 export const createListener = (options: ListenerOptions): Listener => {
   const { limits } = options;
+  const secure =
+    options.certificates === undefined || options.certificates.length === 0 ? null : createSecureListener(options.certificates);
+  /** As taken in, those in the middle of a handshake among them. */
   const sockets = new Set<Socket>();
+  /** The same as the requests come from: over TLS, its side of them. */
+  const clients = secure === null ? sockets : new Set<Socket>();
   const tunnels = new Set<Socket>();
   /** The last response of each connection, and how many requests wait for their turn. */
   const latest = new WeakMap<Socket, ServerResponse>();
@@ -165,36 +189,83 @@ export const createListener = (options: ListenerOptions): Listener => {
     socket.once('close', () => clearInterval(timer));
   };
 
-  const server = createServer(
-    {
-      connectionsCheckingInterval: 500,
-      headersTimeout: limits.headerTimeoutMs,
-      requestTimeout: 0,
-      keepAliveTimeout: limits.idleTimeoutMs,
-      maxHeaderSize: 2 * limits.maxHeaderBytes,
-      insecureHTTPParser: false,
-      requireHostHeader: false,
-      noDelay: true,
-      // One that comes while an answer is still due would mix its tunnel into it.
-      shouldUpgradeCallback: (req) => {
-        const taken = shouldUpgrade(req) && !busy(req.socket) && options.takesUpgrade?.(req) !== false;
-        if (!taken) (req as Incoming)[LAST] = true;
-        return taken;
-      },
+  const serverOptions = {
+    connectionsCheckingInterval: 500,
+    headersTimeout: limits.headerTimeoutMs,
+    requestTimeout: 0,
+    keepAliveTimeout: limits.idleTimeoutMs,
+    maxHeaderSize: 2 * limits.maxHeaderBytes,
+    insecureHTTPParser: false,
+    requireHostHeader: false,
+    noDelay: true,
+    // One that comes while an answer is still due would mix its tunnel into it.
+    shouldUpgradeCallback: (req: IncomingMessage) => {
+      const taken = shouldUpgrade(req) && !busy(req.socket) && options.takesUpgrade?.(req) !== false;
+      if (!taken) (req as Incoming)[LAST] = true;
+      return taken;
     },
-    serve,
-  );
+  };
+  const server =
+    secure === null
+      ? createHttpServer(serverOptions, serve)
+      : createHttpsServer(
+          {
+            ...serverOptions,
+            ...secure.options,
+            ALPNProtocols: options.http2 ? ['h2', 'http/1.1'] : ['http/1.1'],
+            handshakeTimeout: limits.headerTimeoutMs,
+            allowHalfOpen: true,
+          },
+          serve,
+        );
+  const http2 = options.http2
+    ? createHttp2Front({
+        limits,
+        handler: (req, res) => {
+          if (req.headBytes > limits.maxHeaderBytes) sendProblem(req, res, tooLarge(limits.maxHeaderBytes));
+          else if (!answersItself(req, res)) options.handler(req, res);
+        },
+      })
+    : null;
   server.maxConnections = limits.maxConnections;
   // Bounded by bytes already; Node would drop the fields beyond a count in silence.
   server.maxHeadersCount = 0;
   server.timeout = 0;
   // Not in Node's documentation: without it a FIN makes the server drop the answer that is still due.
-  (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
+  (server as typeof server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
 
-  server.on('connection', (socket) => {
-    sockets.add(socket);
-    socket.on('close', () => sockets.delete(socket));
+  const track = (set: Set<Socket>, socket: Socket): void => {
+    set.add(socket);
+    socket.on('close', () => set.delete(socket));
     socket.on('error', () => {});
+  };
+  const ready = secure === null ? 'connection' : 'secureConnection';
+  if (http2 !== null) {
+    // Node's own listener begins HTTP/1.1 with every connection.
+    const [beginHttp1] = server.listeners(ready) as ((this: typeof server, socket: Socket) => void)[];
+    server.removeAllListeners(ready);
+    server.on(ready, (socket: Socket | TLSSocket) => {
+      if ('alpnProtocol' in socket) {
+        if (socket.alpnProtocol === 'h2') http2.accept(socket);
+        else beginHttp1!.call(server, socket);
+        return;
+      }
+      tellProtocol(socket, limits.headerTimeoutMs, (protocol) => {
+        if (protocol === 'http2') http2.accept(socket);
+        else {
+          beginHttp1!.call(server, socket);
+          socket.resume();
+        }
+      });
+    });
+  }
+  if (secure !== null) {
+    server.on('connection', (socket: Socket) => track(sockets, socket));
+    // Nobody to answer: there is no HTTP yet. Node has closed the connection.
+    server.removeAllListeners('tlsClientError');
+  }
+  server.on(ready, (socket: Socket) => {
+    track(clients, socket);
     socket.on('end', () => giveUpHalfClosed(socket));
   });
   server.on('checkContinue', serve);
@@ -243,6 +314,19 @@ export const createListener = (options: ListenerOptions): Listener => {
     else if ((waiting.get(socket) ?? 0) === 0) refuseRaw(socket, fault, res.req.method);
   });
 
+  let unwatch = (): void => undefined;
+  const watchCertificates = (): void => {
+    unwatch();
+    if (secure === null || !isSecure(server) || draining) return;
+    unwatch = watchFolders(secure.paths, () => {
+      try {
+        if (secure.refresh(server)) options.onCertificates?.(null);
+      } catch (error) {
+        options.onCertificates?.(error as Error);
+      }
+    });
+  };
+
   return {
     server,
     listen: (host, port) =>
@@ -250,6 +334,7 @@ export const createListener = (options: ListenerOptions): Listener => {
         server.once('error', reject);
         server.listen({ host, port }, () => {
           server.off('error', reject);
+          watchCertificates();
           resolve(server.address() as AddressInfo);
         });
       }),
@@ -263,13 +348,21 @@ export const createListener = (options: ListenerOptions): Listener => {
     get tunnels() {
       return tunnels.size;
     },
+    setCertificates(sources) {
+      if (secure === null || !isSecure(server)) return;
+      secure.replace(server, sources);
+      watchCertificates();
+    },
     drain(ms) {
       draining = true;
       return new Promise((resolve) => {
+        http2?.drain();
+        unwatch();
         const idle = setInterval(() => {
           server.closeIdleConnections();
           // Node holds a connection that has never said a word (a browser's, opened ahead) for a busy one.
           for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
+          if (secure !== null) for (const socket of clients) if (socket.bytesRead === 0) socket.destroy();
         }, 100);
         const deadline = setTimeout(() => {
           for (const socket of sockets) socket.destroy();
@@ -277,6 +370,7 @@ export const createListener = (options: ListenerOptions): Listener => {
         server.close(() => {
           clearInterval(idle);
           clearTimeout(deadline);
+          http2?.stop();
           // The server reports closed a moment before its last sockets do.
           const settle = () => (sockets.size === 0 ? resolve() : setImmediate(settle));
           settle();
@@ -286,6 +380,8 @@ export const createListener = (options: ListenerOptions): Listener => {
     },
   };
 };
+
+const isSecure = (server: HttpServer | HttpsServer): server is HttpsServer => 'setSecureContext' in server;
 
 const clientFault = (code: string | undefined, maxHeaderBytes: number): AppError => {
   switch (code) {

@@ -1,5 +1,5 @@
-import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
+import type { ClientRequest } from './client.ts';
 
 /** Is this address a proxy of ours, whose X-Forwarded-* and Forwarded are believed? IPv4-mapped addresses come as IPv4. */
 export type Trusted = (address: string) => boolean;
@@ -23,7 +23,7 @@ export const plainAddress = (address: string): string => {
 };
 
 /** The peer of this request's connection, judged once for each connection and trust list. */
-export const peerOf = (req: IncomingMessage, judge: Trusted): Peer => {
+export const peerOf = (req: ClientRequest, judge: Trusted): Peer => {
   const known = peers.get(req.socket);
   if (known !== undefined && known.judge === judge) return known.peer;
   const address = plainAddress(req.socket.remoteAddress ?? 'unknown');

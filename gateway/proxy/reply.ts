@@ -1,7 +1,7 @@
-import type { ServerResponse } from 'node:http';
 import type { AppError } from '@banyan/contracts/errors.ts';
 import type { Answer, Sink } from './answer.ts';
 import { type Call, callOf, type Leaver } from './call.ts';
+import type { ClientResponse } from './client.ts';
 import { breakOff, closeAfterReply } from './connection.ts';
 import { clientLeft } from './failures.ts';
 import { pairsOf, VIA } from './headers.ts';
@@ -34,7 +34,7 @@ const EMPTY = Buffer.alloc(0);
  * Streams an answer to the client at the client's pace. Settles when it is out, cut off, or the client has left; never rejects for any of
  * these. Throws only before the head is sent (a head that Node refuses to write), when the caller can still answer with an error.
  */
-export const reply = (res: ServerResponse, answer: Answer, options?: ReplyOptions): Promise<Delivered> =>
+export const reply = (res: ClientResponse, answer: Answer, options?: ReplyOptions): Promise<Delivered> =>
   new Promise((resolve, reject) => {
     const call = callOf(res);
     if (res.destroyed || call?.left === true) {
@@ -60,7 +60,7 @@ export const reply = (res: ServerResponse, answer: Answer, options?: ReplyOption
     delivery.flush();
   });
 
-const writeHead = (res: ServerResponse, answer: Answer, call: Call | undefined, extra: readonly string[] | undefined): void => {
+const writeHead = (res: ClientResponse, answer: Answer, call: Call | undefined, extra: readonly string[] | undefined): void => {
   const headers = answer.rawHeaders;
   headers.push('Via', VIA);
   if (extra !== undefined) headers.push(...extra);
@@ -78,7 +78,7 @@ const writeHead = (res: ServerResponse, answer: Answer, call: Call | undefined, 
 };
 
 class Delivery implements Sink, Leaver {
-  readonly #res: ServerResponse;
+  readonly #res: ClientResponse;
   readonly #answer: Answer;
   readonly #limit: number;
   readonly #resolve: (delivered: Delivered) => void;
@@ -91,7 +91,7 @@ class Delivery implements Sink, Leaver {
   #first: Buffer | null = null;
   #consuming = true;
 
-  constructor(res: ServerResponse, answer: Answer, limit: number, resolve: (delivered: Delivered) => void) {
+  constructor(res: ClientResponse, answer: Answer, limit: number, resolve: (delivered: Delivered) => void) {
     this.#res = res;
     this.#answer = answer;
     this.#limit = limit;

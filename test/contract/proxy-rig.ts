@@ -7,10 +7,12 @@ import { createListener, type Listener } from '../../gateway/proxy/listener.ts';
 import { sendProblem } from '../../gateway/proxy/problem.ts';
 import { refuseRaw } from '../../gateway/proxy/refuse-raw.ts';
 import { type Delivered, type ReplyOptions, reply } from '../../gateway/proxy/reply.ts';
+import type { CertificateSource } from '../../gateway/proxy/tls.ts';
 import type { TunnelReport } from '../../gateway/proxy/tunnel.ts';
 import { createUpgrader, type Upgrader } from '../../gateway/proxy/upgrade.ts';
 import { createUpstream, type Upstream } from '../../gateway/proxy/upstream.ts';
 import { type RawConnection, type RawMessage, type RawServer, rawConnect, rawServer } from '../harness/raw-http.ts';
+import { type RawHttp2, rawHttp2 } from '../harness/raw-http2.ts';
 
 export type RigOptions = {
   trusted?: (address: string) => boolean;
@@ -22,6 +24,9 @@ export type RigOptions = {
   url?: string;
   tls?: TlsOptions;
   halfClosedMs?: number;
+  /** Of the listener. */
+  http2?: boolean;
+  certificates?: readonly CertificateSource[];
 };
 
 /** The smallest pipeline: prepare, forward, reply, with a raw server behind and raw sockets in front. */
@@ -38,6 +43,8 @@ export type Rig = {
   readonly tunnelled: TunnelReport[];
   /** A new client connection; destroyed with the rig. */
   client(): Promise<RawConnection>;
+  /** The same by HTTP/2, frame by frame; nothing has been sent yet. */
+  http2(): Promise<RawHttp2>;
   /** Sends bytes on a new connection and reads one final answer. */
   ask(bytes: string, options?: { head?: boolean }): Promise<RawMessage>;
   stop(): Promise<void>;
@@ -93,10 +100,19 @@ export const openRig = async (
       }
     },
     upgrade: (req, socket, head) => void upgrade(req, socket, head),
-    limits: { headerTimeoutMs: 5_000, idleTimeoutMs: 5_000, maxHeaderBytes: 64 * 1024, maxConnections: 1_000, ...options.limits },
+    http2: options.http2 ?? false,
+    certificates: options.certificates ?? [],
+    limits: {
+      headerTimeoutMs: 5_000,
+      idleTimeoutMs: 5_000,
+      maxHeaderBytes: 64 * 1024,
+      maxConnections: 1_000,
+      maxStreams: 128,
+      ...options.limits,
+    },
   });
   const { port } = await listener.listen('127.0.0.1', 0);
-  const clients: RawConnection[] = [];
+  const clients: { destroy(): void }[] = [];
   const client = async (): Promise<RawConnection> => {
     const connection = await rawConnect(port);
     clients.push(connection);
@@ -113,6 +129,11 @@ export const openRig = async (
     upgrader,
     tunnelled,
     client,
+    http2: async () => {
+      const connection = await rawHttp2(port);
+      clients.push(connection);
+      return connection;
+    },
     ask: async (bytes, messageOptions) => (await client()).write(bytes).answer(messageOptions),
     stop: async () => {
       for (const connection of clients) connection.destroy();
