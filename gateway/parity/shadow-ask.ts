@@ -70,6 +70,7 @@ export const createAsk =
     const ended = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));
     const { requestId, context, method, target } = question;
     const headers = copyHeaders(question.headers, settings.shadow.cookies);
+    let hung = false;
     try {
       return await Promise.race([
         send(upstream, context, { requestId, method, target, headers, bodyLimitBytes: settings.parity.bodyLimit, signal }),
@@ -77,10 +78,12 @@ export const createAsk =
       ]);
     } catch (error) {
       stopping.throwIfAborted();
-      return { status: 0, headers: [], body: null, complete: false, why: whyFailed(error) };
+      const why = whyFailed(error);
+      hung = why === 'timeout';
+      return { status: 0, headers: [], body: null, complete: false, why };
     } finally {
       clearTimeout(timer);
       stopping.removeEventListener('abort', giveUp);
-      release();
+      release(hung ? 'hung' : 'answered');
     }
   };

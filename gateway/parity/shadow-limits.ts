@@ -26,39 +26,49 @@ export const createTokenBucket = (perSecond: () => number, now: () => number): T
   return { take: takeAbove(() => 0), borrow: takeAbove((size) => -size) };
 };
 
-/** At most `limit` at a time; those who wait come in turn. */
+/** Gives a slot back. `hung` = what held it got no answer in time. */
+export type Release = (outcome: 'answered' | 'hung') => void;
+
+/**
+ * At most `limit` at a time; those who wait come in turn. Each one that hangs halves what is let through, down to one, and each answer lets one more
+ * in (additive increase, multiplicative decrease): a side that hangs is asked little, and its time-outs do not come by the hundred in one moment.
+ */
 export type Slots = {
   /**
-   * Resolves to a function that gives the slot back.
    * @throws AppError `overloaded` after waiting `waitMs`; the signal's reason when it fires
    */
-  readonly acquire: (waitMs: number, signal: AbortSignal) => Promise<() => void>;
+  readonly acquire: (waitMs: number, signal: AbortSignal) => Promise<Release>;
 };
 
 /** `limit` is read at each use. How many wait is bounded by how many call. */
 export const createSlots = (limit: () => number): Slots => {
   let used = 0;
+  let allowed = Number.POSITIVE_INFINITY;
+  const most = (): number => Math.min(limit(), allowed);
   const waiting = new Set<() => void>();
-  const release = (): void => {
+  const release: Release = (outcome) => {
     used--;
+    const now = most();
+    if (outcome === 'hung') allowed = Math.max(1, Math.floor(now / 2));
+    else if (allowed < limit()) allowed++;
     for (const next of waiting) {
-      if (used >= limit()) return;
+      if (used >= most()) return;
       next();
     }
   };
-  const once = (run: () => void): (() => void) => {
+  const once = (): Release => {
     let done = false;
-    return () => {
-      if (!done) run();
+    return (outcome) => {
+      if (!done) release(outcome);
       done = true;
     };
   };
   return {
     acquire: async (waitMs, signal) => {
       signal.throwIfAborted();
-      if (used < limit() && waiting.size === 0) {
+      if (used < most() && waiting.size === 0) {
         used++;
-        return once(release);
+        return once();
       }
       return new Promise((resolve, reject) => {
         const leave = (): void => {
@@ -69,7 +79,7 @@ export const createSlots = (limit: () => number): Slots => {
         const enter = (): void => {
           leave();
           used++;
-          resolve(once(release));
+          resolve(once());
         };
         const abort = (): void => {
           leave();

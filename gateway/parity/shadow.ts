@@ -72,7 +72,11 @@ export type Shadow = {
 
 const QUERIES = new Set(['GET', 'HEAD']);
 
-type Lane = { readonly slots: Slots; readonly buckets: Readonly<Record<Upstream, TokenBucket>>; pending: number };
+type Lane = {
+  readonly slots: Readonly<Record<Upstream, Slots>>;
+  readonly buckets: Readonly<Record<Upstream, TokenBucket>>;
+  pending: number;
+};
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -104,8 +108,10 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     if (known) return known;
     const limits = (): ShadowSettings['shadow'] => deps.settings(context)?.shadow ?? { maxPerSecond: 0, concurrency: 1, cookies: 'drop' };
     const bucket = (): TokenBucket => createTokenBucket(() => limits().maxPerSecond, now);
+    const slots = (): Slots => createSlots(() => Math.max(1, limits().concurrency));
     const lane: Lane = {
-      slots: createSlots(() => Math.max(1, limits().concurrency)),
+      // one each, so that a side that hangs holds up no questions to the other
+      slots: { legacy: slots(), extracted: slots() },
       buckets: { legacy: bucket(), extracted: bucket() },
       pending: 0,
     };
@@ -148,7 +154,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       await delay(ms, stopping.signal);
       if (!lane.buckets.legacy.borrow() || !lane.buckets.extracted.borrow()) return { kind: 'incomparable', why: 'unconfirmed' };
       const sides = random() < 0.5 ? (['legacy', 'extracted'] as const) : (['extracted', 'legacy'] as const);
-      const answers = await Promise.all(sides.map((side) => ask(side, input, settings, lane.slots)));
+      const answers = await Promise.all(sides.map((side) => ask(side, input, settings, lane.slots[side])));
       const again = { [sides[0]]: answers[0]!, [sides[1]]: answers[1]! } as Record<Upstream, Observation>;
       const volatile = await volatileIn(legacy, again.legacy, settings);
       const later = excuseVolatile((await judge(again.legacy, again.extracted, settings)).verdict, volatile);
@@ -163,8 +169,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     const comparing = drawn(settings.parity.compare);
     const probing = comparing && drawn(settings.parity.probe) && lane.buckets.legacy.take();
     const [answer, second] = await Promise.all([
-      ask(other, input, settings, lane.slots),
-      probing ? ask('legacy', input, settings, lane.slots) : undefined,
+      ask(other, input, settings, lane.slots[other]),
+      probing ? ask('legacy', input, settings, lane.slots.legacy) : undefined,
     ]);
     const shadowMs = answer.complete ? now() - started : null;
     if (!comparing) {
