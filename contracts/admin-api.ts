@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { BREAKER_STATES, DIFFERENCE_KINDS, LEDGER_STATES, STAGES, UPSTREAMS, VERDICTS } from './vocabulary.ts';
+import { BREAKER_STATES, DIFFERENCE_KINDS, HOST_STATES, LEDGER_STATES, STAGES, UPSTREAMS, VERDICTS } from './vocabulary.ts';
 
 /**
  * What the admin API, the dashboard and the CLI say to each other (DESIGN.md section 10). Times are RFC 3339 in UTC.
@@ -208,6 +208,14 @@ export type BacklogView = z.output<typeof backlogSchema>;
 
 const part = z.strictObject({ configured: z.boolean(), ok: z.boolean(), detail: z.string().nullable() });
 export type PartView = z.output<typeof part>;
+/** One upstream's hosts as this gateway sees them; `context` is null for legacy. `detail` = why a host is left out, null while it is not. */
+const upstreamSchema = z.strictObject({
+  context: z.string().nullable(),
+  upstream: oneOf(UPSTREAMS),
+  hosts: z.array(z.strictObject({ url: z.string(), state: oneOf(HOST_STATES), detail: z.string().nullable() })),
+});
+export type UpstreamView = z.output<typeof upstreamSchema>;
+
 export const statusSchema = z.strictObject({
   version: z.string(),
   startedAt: when,
@@ -219,6 +227,7 @@ export const statusSchema = z.strictObject({
   store: part,
   stream: part.extend({ backlog: backlogSchema.nullable() }),
   adapter: part,
+  upstreams: z.array(upstreamSchema),
   replicas: z.array(z.strictObject({ id: z.string(), name: z.string(), startedAt: when, heartbeatAt: when, alive: z.boolean() })),
 });
 export type StatusView = z.output<typeof statusSchema>;

@@ -53,6 +53,10 @@ export const LEDGER_STATES = [
 export type LedgerState = (typeof LEDGER_STATES)[number];
 
 /** Breaker states as opossum and the field name them; `worst` over replicas is shown. */
+/** `unhealthy` = so say its active checks; `ejected` = left out for a while for how it answered. */
+export const HOST_STATES = ['healthy', 'unhealthy', 'ejected'] as const;
+export type HostState = (typeof HOST_STATES)[number];
+
 export const BREAKER_STATES = ['closed', 'half-open', 'open'] as const;
 export type BreakerState = (typeof BREAKER_STATES)[number];
 

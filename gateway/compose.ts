@@ -112,7 +112,7 @@ const openStore = async (url: string, log: Logger): Promise<Store> => {
 export const createGateway = async (options: GatewayOptions): Promise<Gateway> => {
   const { log } = options;
   refuseUnbuilt(options.config);
-  let live = compileLive(options.config, null);
+  let live = compileLive(options.config, null, log);
   const config = (): Config => live.config;
   const { store } = options.config;
   const memberId = randomUUID();
@@ -155,7 +155,13 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
   const metrics = createMetrics({
     version: options.version,
     nodeVersion: process.version,
-    sources: { flags: () => flags.all(), breaker: breakerOf, backlog: dualBacklog, tunnels: () => upgrades.tunnels() },
+    sources: {
+      flags: () => flags.all(),
+      breaker: breakerOf,
+      backlog: dualBacklog,
+      tunnels: () => upgrades.tunnels(),
+      upstreams: () => live.upstreams(),
+    },
   });
   const journal = createJournal({ metrics, log });
   const shadowing = createShadowing({ db, live: () => live, secret, metrics, log });
@@ -272,12 +278,13 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
       metrics.configRefused();
       throw error;
     }
-    const next = compileLive(result.config, before);
+    const next = compileLive(result.config, before, log);
     // before the first request can meet a context that the store does not know
     await flags
       .reseed(seedsIn(result.config))
       .catch((error) => log.warn({ err: error }, 'new contexts could not be announced to the store'));
     live = next;
+    next.check(before);
     dual?.reload();
     metrics.configLoaded(++generation);
     log.info({ generation }, 'configuration reloaded');
@@ -304,6 +311,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     ledger: dual?.port ?? null,
     audit: db ? createAuditStore(db) : null,
     store: db ? createStoreView(db, () => config().flags.maxStale) : null,
+    upstreams: () => live.upstreams(),
     breakers: breakerOf,
     backlog: dualBacklog,
     registry: metrics.registry,
@@ -347,6 +355,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
         log.error({ err: error }, 'the store does not answer: starting with the last known flags; ledgered commands get 503');
       }
     }
+    live.check(null);
     listener?.start();
     await flags.start();
     await pins.start().catch((error) => log.warn({ err: error }, 'pins of earlier commands could not be read'));

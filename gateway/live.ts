@@ -1,11 +1,14 @@
 import { BlockList, isIP } from 'node:net';
+import type { UpstreamView } from '@banyan/contracts/admin-api.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
-import type { Config, ContextConfig } from './config.ts';
+import type { Logger } from 'pino';
+import type { Config, ContextConfig, ExtractedConfig, LegacyConfig } from './config.ts';
 import { compileRoutes, type RoutePattern } from './core/match.ts';
 import { planMove } from './core/stage-moves.ts';
 import type { Live, LiveContext, RouteSettings } from './exchange.ts';
+import { createHealth, type Health } from './proxy/health.ts';
 import type { Trusted } from './proxy/peer.ts';
-import { createUpstream, type Upstream } from './proxy/upstream.ts';
+import { createUpstream, type Upstream, type UpstreamOptions } from './proxy/upstream.ts';
 import { type Breaker, createBreaker } from './resilience/breaker.ts';
 
 /** Everything that holds sockets or state for one configuration; a reload keeps what did not change. */
@@ -15,11 +18,19 @@ export type LiveParts = Live & {
   /** Own sockets for copies, so that a hung shadow cannot take a client's connection. */
   readonly shadowLegacy: Upstream;
   readonly shadowExtracted: ReadonlyMap<string, Upstream>;
+  readonly upstreams: () => readonly UpstreamView[];
+  /** Begins the active checks, and ends those that only `before` had. */
+  check(before: LiveParts | null): void;
   /** Closes what `next` does not use. */
   retire(next: LiveParts | null): Promise<void>;
 };
 
-type Kept = { readonly key: string; readonly upstream: Upstream };
+/** What outlives a reload that does not touch its settings. */
+type Kept = {
+  readonly upstreams: Map<string, { readonly key: string; readonly it: Upstream }>;
+  readonly health: Map<string, { readonly key: string; readonly it: Health }>;
+};
+type KeepingParts = LiveParts & { readonly kept: Kept };
 
 const trustOf = (blocks: readonly string[]): Trusted => {
   if (blocks.length === 0) return () => false;
@@ -71,19 +82,46 @@ export const cutoverObstacles = (config: Config, name: string): string[] => {
 };
 
 /**
- * Builds what requests read. Upstreams and breakers whose settings are the same as in `before` are kept, with their sockets and counts.
+ * Builds what requests read. Upstreams and breakers whose settings are the same as in `before` are kept, with their sockets and counts,
+ * and so are active checks. Nothing is checked before `check`.
  * @throws AppError `not-configured` when there is no monolith.
  */
-export const compileLive = (config: Config, before: LiveParts | null): LiveParts => {
-  const previous = before as (LiveParts & { readonly kept?: ReadonlyMap<string, Kept> }) | null;
-  const kept = new Map<string, Kept>();
-  const upstream = (name: string, options: Parameters<typeof createUpstream>[0]): Upstream => {
-    const key = JSON.stringify(options);
-    const old = previous?.kept?.get(name);
-    const entry = old?.key === key ? old : { key, upstream: createUpstream(options) };
-    kept.set(name, entry);
-    return entry.upstream;
+export const compileLive = (config: Config, before: LiveParts | null, log: Pick<Logger, 'info' | 'warn'>): LiveParts => {
+  const previous = before as KeepingParts | null;
+  const kept: Kept = { upstreams: new Map(), health: new Map() };
+  const keep = <T>(of: keyof Kept, name: string, settings: unknown, create: () => T): T => {
+    const key = JSON.stringify(settings);
+    const known = kept[of] as Map<string, { readonly key: string; readonly it: T }>;
+    const old = previous?.kept[of].get(name) as { readonly key: string; readonly it: T } | undefined;
+    const entry = old?.key === key ? old : { key, it: create() };
+    known.set(name, entry);
+    return entry.it;
   };
+  const healthOf = (name: string, { urls, tls, health: options }: LegacyConfig | ExtractedConfig): Health | null =>
+    options === null
+      ? null
+      : keep('health', name, [urls, tls, options], () =>
+          createHealth({
+            urls,
+            tls,
+            options,
+            onChange: (host, healthy, error) =>
+              healthy
+                ? log.info({ upstream: name, host }, 'a host passes its checks again')
+                : log.warn({ upstream: name, host, error }, 'a host fails its checks and is left out'),
+          }),
+        );
+  const upstream = (name: string, options: UpstreamOptions, from: LegacyConfig | ExtractedConfig, health: Health | null): Upstream =>
+    keep('upstreams', name, [options, from.health], () =>
+      createUpstream(options, {
+        health,
+        onTrouble: (err) => log.warn({ upstream: name, err }, 'changed TLS material cannot be used; the former stays'),
+        onEjection: (host, ejectedMs) =>
+          ejectedMs === null
+            ? log.info({ upstream: name, host }, 'an ejected host is asked again')
+            : log.warn({ upstream: name, host, ejectedMs }, 'a host failed too often and is left out for a while'),
+      }),
+    );
   const { legacy } = config;
   if (legacy.urls.length === 0) throw new AppError('not-configured', 'legacy.url: the address of the monolith is missing');
   const timesOf = (t: { connect: number; response: number; idle: number }) => ({
@@ -95,10 +133,12 @@ export const compileLive = (config: Config, before: LiveParts | null): LiveParts
     name: 'legacy',
     urls: legacy.urls,
     tls: legacy.tls,
+    outlier: legacy.outlier,
     connections: legacy.connections,
     timeouts: timesOf(legacy.timeouts),
     hostHeader: legacy.hostHeader,
   };
+  const legacyHealth = healthOf('legacy', legacy);
 
   const contexts = new Map<string, LiveContext>();
   const breakers = new Map<string, Breaker>();
@@ -110,6 +150,7 @@ export const compileLive = (config: Config, before: LiveParts | null): LiveParts
         name,
         urls: context.extracted.urls,
         tls: context.extracted.tls,
+        outlier: context.extracted.outlier,
         connections: context.extracted.connections,
         timeouts: timesOf(context.extracted.timeouts),
         hostHeader: 'preserve' as const,
@@ -119,8 +160,10 @@ export const compileLive = (config: Config, before: LiveParts | null): LiveParts
       const same = old && settingsOf(context) === settingsOf(previous?.config.contexts[name]);
       const breaker = same ? old : createBreaker(name, context.breaker);
       breakers.set(name, breaker);
-      extracted = { upstream: upstream(`extracted:${name}`, options), breaker };
-      shadowExtracted.set(name, upstream(`shadow:${name}`, { ...options, connections: context.shadow.concurrency }));
+      const health = healthOf(`extracted:${name}`, context.extracted);
+      extracted = { upstream: upstream(`extracted:${name}`, options, context.extracted, health), breaker };
+      const copies = { ...options, connections: context.shadow.concurrency };
+      shadowExtracted.set(name, upstream(`shadow:${name}`, copies, context.extracted, health));
     }
     contexts.set(name, {
       name,
@@ -138,23 +181,38 @@ export const compileLive = (config: Config, before: LiveParts | null): LiveParts
     config,
     routes: compileRoutes(patternsOf(config)),
     contexts,
-    legacy: upstream('legacy', legacyOptions),
-    shadowLegacy: upstream('shadow-legacy', { ...legacyOptions, connections: Math.min(64, legacy.connections) }),
+    legacy: upstream('legacy', legacyOptions, legacy, legacyHealth),
+    shadowLegacy: upstream('shadow-legacy', { ...legacyOptions, connections: Math.min(64, legacy.connections) }, legacy, legacyHealth),
     shadowExtracted,
     breakers,
     trusted: trustOf(config.trustedProxies),
     debugHeaders: config.debugHeaders,
     maxStaleMs: config.flags.maxStale,
     kept,
-    async retire(next: LiveParts | null) {
-      const survivors = new Set(
-        [...((next as (LiveParts & { kept: ReadonlyMap<string, Kept> }) | null)?.kept.values() ?? [])].map((entry) => entry.upstream),
+    upstreams(): readonly UpstreamView[] {
+      const own: UpstreamView = { context: null, upstream: 'legacy', hosts: parts.legacy.hosts() };
+      const others = [...contexts].flatMap(([context, { extracted }]): UpstreamView[] =>
+        extracted === null ? [] : [{ context, upstream: 'extracted', hosts: extracted.upstream.hosts() }],
       );
+      return [own, ...others];
+    },
+    check(former: LiveParts | null) {
+      for (const { it } of kept.health.values()) it.start();
+      stopLeft('health', former as KeepingParts | null, parts);
+    },
+    async retire(next: LiveParts | null) {
       for (const [name, breaker] of breakers) if (next?.breakers.get(name) !== breaker) breaker.stop();
-      await Promise.all([...kept.values()].filter((entry) => !survivors.has(entry.upstream)).map((entry) => entry.upstream.stop()));
+      stopLeft('health', parts, next as KeepingParts | null);
+      await stopLeft('upstreams', parts, next as KeepingParts | null);
     },
   };
   return parts;
+};
+
+/** Stops what `from` has and `to` has not. */
+const stopLeft = async (of: keyof Kept, from: KeepingParts | null, to: KeepingParts | null): Promise<void> => {
+  const stays = new Set<unknown>([...(to?.kept[of].values() ?? [])].map(({ it }) => it));
+  await Promise.all([...(from?.kept[of].values() ?? [])].filter(({ it }) => !stays.has(it)).map(({ it }) => it.stop()));
 };
 
 /** A reload may not take routes from a context that has moved past `shadow`: its traffic would change sides unseen. */

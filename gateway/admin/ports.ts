@@ -13,6 +13,7 @@ import type {
   ParityView,
   Reloaded,
   Resolution,
+  UpstreamView,
 } from '@banyan/contracts/admin-api.ts';
 import type { Stage } from '@banyan/contracts/vocabulary.ts';
 import type { Logger } from 'pino';
@@ -130,6 +131,8 @@ export type AdminDeps = {
   readonly ledger: LedgerPort | null;
   readonly audit: AuditPort | null;
   readonly store: StorePort | null;
+  /** Legacy first, then the extracted services. */
+  readonly upstreams: () => readonly UpstreamView[];
   readonly breakers: (context: string) => BreakerView;
   /** null = nothing is published from here. */
   readonly backlog: () => Promise<BacklogView | null>;

@@ -1,4 +1,4 @@
-import type { BacklogView, PartView, Readiness, StatusView } from '@banyan/contracts/admin-api.ts';
+import type { BacklogView, PartView, Readiness, StatusView, UpstreamView } from '@banyan/contracts/admin-api.ts';
 import type { AdapterClient } from './adapter-client.ts';
 import type { ContextViews } from './context-views.ts';
 import { within } from './limit.ts';
@@ -70,6 +70,7 @@ export const statusOf = async (deps: AdminDeps, views: ContextViews, adapter: Ad
       backlog: backlog ?? null,
     },
     adapter: adapterState,
+    upstreams: [...deps.upstreams()],
     replicas: replicas.map((replica) => ({
       id: replica.id,
       name: replica.name,
@@ -80,7 +81,18 @@ export const statusOf = async (deps: AdminDeps, views: ContextViews, adapter: Ad
   };
 };
 
-/** May traffic be sent here? Falling back to legacy is the job, so neither the store nor a service that is away makes it unready. */
+/** Addresses stay out: whoever asks needs no token. */
+const upstreamCheck = ({ context, hosts }: UpstreamView): { name: string; ok: boolean; detail: string } => {
+  const healthy = hosts.filter(({ state }) => state === 'healthy').length;
+  const left = healthy === 0 ? '; all are tried' : '';
+  return {
+    name: context === null ? 'upstream legacy' : `upstream extracted ${context}`,
+    ok: healthy === hosts.length,
+    detail: `${healthy} of ${hosts.length} hosts in use${left}`,
+  };
+};
+
+/** May traffic be sent here? Falling back to legacy is the job, so neither the store nor an upstream that is away makes it unready. */
 export const readinessOf = async (deps: AdminDeps): Promise<Required<Readiness>> => {
   const store = await storeState(deps);
   const age = deps.flags.ageMs();
@@ -98,6 +110,7 @@ export const readinessOf = async (deps: AdminDeps): Promise<Required<Readiness>>
         : 'never read from the store: last known or configured ones are served',
     },
     { name: 'store', ok: store.ok, detail: store.configured ? (store.detail ?? 'answers') : 'not configured' },
+    ...deps.upstreams().map(upstreamCheck),
   ];
   const status = deps.draining() ? 'draining' : !deps.listening() ? 'starting' : fresh && store.ok ? 'ready' : 'degraded';
   return { status, checks };

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { readinessSchema } from '@banyan/contracts/admin-api.ts';
 import pg from 'pg';
 import { type Config, findConfigFile, formatFault, loadConfig } from '../config.ts';
 import { answerNo } from './exit.ts';
@@ -38,6 +39,22 @@ const gatewayRuns = async (config: Config): Promise<boolean> => {
     return response.ok && body.status === 'alive';
   } catch {
     return false;
+  }
+};
+
+/** What a running gateway says of its upstreams: it may have left out a host that answers us. */
+const hostChecks = async (config: Config): Promise<Check[]> => {
+  try {
+    const response = await fetch(`${urlOf(config.admin.listen)}/readyz?verbose`, {
+      redirect: 'error',
+      signal: AbortSignal.timeout(TIMEOUT),
+    });
+    const { checks } = readinessSchema.parse(await response.json());
+    return (checks ?? [])
+      .filter(({ name, ok }) => !ok && name.startsWith('upstream '))
+      .map((check) => ({ ...check, name: `gateway: ${check.name}` }));
+  } catch (error) {
+    return [{ name: 'gateway: readyz', ok: false, detail: reasonOf(error) }];
   }
 };
 
@@ -121,6 +138,7 @@ const checksOf = async (config: Config): Promise<Check[]> => {
   const emulator = streams !== null && streams.endpoint !== null ? { region: streams.region, endpoint: streams.endpoint } : null;
   const groups = await Promise.all([
     neighbours(config),
+    runs ? hostChecks(config) : [],
     store === null ? [] : schemaCheck(store, runs).then((check) => [check]),
     streams === null || emulator === null ? [] : streamCheck(streams.facts, emulator).then((check) => [check]),
     usesAdapter ? adapterCheck(adapter.url).then((check) => [check]) : [],

@@ -44,6 +44,9 @@ export const registerStatus: Register = (program, io) => {
         `stream    ${partOf(status.stream, backlog === null || backlog.depth === 0 ? '' : `, ${backlog.depth} facts wait, the oldest for ${age(backlog.oldestAgeMs)}`)}`,
       );
       io.out(`adapter   ${partOf(status.adapter)}`);
+      for (const { context, hosts } of status.upstreams)
+        for (const { url, state, detail } of hosts)
+          if (state !== 'healthy') io.out(`upstream  ${context ?? 'legacy'} ${url} is ${state}${detail === null ? '' : `: ${detail}`}`);
       if (status.store.configured) io.out(`replicas  ${alive} alive`);
       io.out('');
       io.out(status.contexts.length === 0 ? 'no contexts: everything passes through to the monolith' : contextTable(status.contexts));

@@ -5,6 +5,7 @@ import type { Call, Leaver } from './call.ts';
 import type { Connection, Pool } from './client-pool.ts';
 import { clientLeft, failureOf } from './failures.ts';
 import { filterTrailers, withHeaders } from './headers.ts';
+import { type HostRecord, isHostFault } from './hosts.ts';
 
 /** Flat pairs, Latin-1. */
 export type Information = (status: number, reason: string, rawHeaders: readonly string[]) => void;
@@ -22,7 +23,7 @@ export type ForwardOptions = {
 };
 
 /** One host of an upstream. */
-export type Host = {
+export type Host = HostRecord & {
   readonly pool: Pool;
   /** Its own name, where it is to see that instead of the client's Host; else null. */
   readonly hostHeader: string | null;
@@ -36,6 +37,8 @@ export type Owner = {
   readonly idleMs: number;
   /** It failed before an answer began: true = it was sent once more. */
   again(exchange: Exchange, host: Host, error: AppError): boolean;
+  /** Learns how the hosts do; null = there is nothing to choose. */
+  readonly watch: { succeeded(host: Host): void; failed(host: Host): void } | null;
 };
 
 /** Safe methods (RFC 9110 9.2.1): a second try changes nothing. */
@@ -81,8 +84,10 @@ export class Exchange implements Leaver, Source {
   attempted = false;
   /** Tick of the pool at which `expire` is due. */
   deadline = Number.POSITIVE_INFINITY;
-  /** Times it was sent, this one included. */
-  tries = 0;
+  /** Hosts that failed it; null = none yet. */
+  tried: Host[] | null = null;
+  /** It was sent to a second host though the first may have seen it. */
+  replayed = false;
 
   constructor(call: Call, forward: ForwardOptions, owner: Owner, resolve: (answer: Answer) => void, reject: (error: AppError) => void) {
     this.#call = call;
@@ -114,7 +119,6 @@ export class Exchange implements Leaver, Source {
     this.started = false;
     this.reused = false;
     this.attempted = false;
-    this.tries++;
     const { pool } = host;
     this.deadline = pool.deadline(this.#responseMs);
     pool.open++;
@@ -157,6 +161,7 @@ export class Exchange implements Leaver, Source {
   }
 
   head(status: number, reason: string, rawHeaders: string[]): void {
+    if (status >= 500) this.#owner.watch?.failed(this.#host);
     this.#await('body', this.#owner.idleMs);
     this.#answer = new Answer(status, reason, rawHeaders, this);
     this.#resolve(this.#answer);
@@ -174,7 +179,9 @@ export class Exchange implements Leaver, Source {
     this.#connection = null;
     // An early answer: the upstream wants no more of the body.
     if (!this.uploaded) this.#call.req?.resume();
-    this.#answer!.finish(trailers);
+    const answer = this.#answer!;
+    if (answer.status < 500) this.#owner.watch?.succeeded(this.#host);
+    answer.finish(trailers);
   }
 
   /** The socket takes bytes again. */
@@ -209,11 +216,17 @@ export class Exchange implements Leaver, Source {
   broke(error: unknown): void {
     if (this.#over) return;
     const failure = failureOf(error, this);
+    if (!this.stale(failure)) this.#blame(failure);
     this.#connection = null;
     this.#host.pool.open--;
     if (this.#answer === null && !this.#call.left && this.#owner.again(this, this.#host, failure)) return;
     this.#host.pool.open++;
     this.fail(failure);
+  }
+
+  /** RFC 9112 9.3.1: the server may close an idle connection just as we reuse it; that is nobody's fault. */
+  stale(error: AppError): boolean {
+    return this.reused && !this.begun && error.code === 'upstream-reset';
   }
 
   fail(error: AppError): void {
@@ -243,20 +256,31 @@ export class Exchange implements Leaver, Source {
       case 'upload':
         // A body that stands still is the fault of whoever does not move.
         if (this.#connection?.socket.writableNeedDrain === true)
-          this.fail(new AppError('upstream-timeout', 'The upstream stopped taking the body', { sent: 'yes' }));
+          this.#late(new AppError('upstream-timeout', 'The upstream stopped taking the body', { sent: 'yes' }));
         else this.fail(new AppError('request-timeout', 'The body of the request stood still for too long', { sent: 'yes' }));
         return;
       case 'response':
-        this.fail(
+        this.#late(
           new AppError('upstream-timeout', 'The upstream did not answer in time', { sent: this.begun ? 'yes' : 'maybe', retryable: true }),
         );
         return;
       case 'body':
-        this.fail(new AppError('upstream-timeout', 'The upstream fell silent', { sent: 'yes', cause: { code: 'IDLE' } }));
+        this.#late(new AppError('upstream-timeout', 'The upstream fell silent', { sent: 'yes', cause: { code: 'IDLE' } }));
         return;
       case 'client':
         return;
     }
+  }
+
+  #late(error: AppError): void {
+    this.#blame(error);
+    this.fail(error);
+  }
+
+  /** An answer of 500 and above has been counted with its head. */
+  #blame(error: AppError): void {
+    const { watch } = this.#owner;
+    if (watch !== null && isHostFault(error) && (this.#answer === null || this.#answer.status < 500)) watch.failed(this.#host);
   }
 
   #await(phase: Phase, ms: number): void {

@@ -1,4 +1,5 @@
 import { AppError } from '@banyan/contracts/errors.ts';
+import type { HostState } from '@banyan/contracts/vocabulary.ts';
 import type { Answer } from './answer.ts';
 import type { Call } from './call.ts';
 import { Exchange, type ForwardOptions, type Host, type Owner } from './client-exchange.ts';
@@ -6,17 +7,19 @@ import { Pool } from './client-pool.ts';
 import { type Connector, createConnector, type TlsOptions } from './connect.ts';
 import { dial } from './dial.ts';
 import { clientLeft } from './failures.ts';
+import type { Health } from './health.ts';
+import { Hosts, newHost, type OutlierOptions } from './hosts.ts';
 import type { Standing } from './upgrade.ts';
 
 export type UpstreamOptions = {
   /** For messages only. */
   readonly name: string;
-  /** `http://host:port`, `https://…` without a path, or `unix:/path`. Several take turns; one that cannot be reached is left out for a while. */
+  /** `http://host:port`, `https://…` without a path, or `unix:/path`; at least one. */
   readonly urls: readonly string[];
   /** For `https:` urls. Default: the public authorities, no certificate of our own. */
   readonly tls?: TlsOptions | null;
-  /** Told when files of certificates changed and cannot be used; the former ones stay. */
-  readonly onTrouble?: (error: Error) => void;
+  /** Default null = no host is left out for how it answers. */
+  readonly outlier?: OutlierOptions | null;
   /** Most connections to each url. Default 256. */
   readonly connections?: number;
   readonly timeouts: {
@@ -32,6 +35,19 @@ export type UpstreamOptions = {
   readonly maxHeaderBytes?: number;
 };
 
+/** What an upstream hears and tells of its hosts. */
+export type HostWatch = {
+  /** Active checks of the same urls; whoever made them starts and stops them. */
+  readonly health?: Health | null;
+  /** Told when files of certificates changed and cannot be used; the former ones stay. */
+  readonly onTrouble?: (error: Error) => void;
+  /** Told when a host is left out for so many ms, and, with null, when it is back. */
+  readonly onEjection?: (url: string, ejectedMs: number | null) => void;
+};
+
+/** `detail` = why it is left out; null while it is not. */
+type HostView = { readonly url: string; readonly state: HostState; readonly detail: string | null };
+
 export type Upstream = {
   readonly name: string;
   /**
@@ -43,65 +59,71 @@ export type Upstream = {
   /** `Host` for requests of our own: that of the first url. */
   readonly authority: string;
   /**
-   * A connection of its own for an upgrade, to the host whose turn it is, or to the next one while nobody can be reached. Whoever gets it closes it.
+   * A connection of its own for an upgrade, to a host as a request finds it, or to another when it cannot be reached. Whoever gets it closes it.
    * @throws AppError `upstream-unreachable` (sent: no)
    */
   stand(): Promise<Standing>;
+  hosts(): HostView[];
   /** Exchanges that have not ended, whether they wait for a connection, a head or the rest of a body. */
   readonly inFlight: number;
   /** Closes every connection, breaking what is in flight. */
   stop(): Promise<void>;
 };
 
-type KnownHost = Host & {
-  readonly connector: Connector;
-  /** Epoch ms until which it is passed over. */
-  downUntil: number;
-};
+type KnownHost = Host & { readonly connector: Connector };
 
 const NOTHING: ForwardOptions = {};
 
-/** How long a host that refused a connection is passed over while another is there. */
-const DOWN_MS = 5_000;
+/** Most hosts that one request looks for a connection at: each may cost the connect time-out. */
+const MOST_TRIED = 3;
 /** Requests that may wait for a connection, as a multiple of the connections. */
 const QUEUE_FACTOR = 8;
 
 /** An upstream: where calls are sent on to. Holds connections until `stop()`. */
-export const createUpstream = (options: UpstreamOptions): Upstream => {
+export const createUpstream = (options: UpstreamOptions, watch: HostWatch = {}): Upstream => {
   const connections = options.connections ?? 256;
   const { connectMs, responseMs, idleMs } = options.timeouts;
-  const hosts = options.urls.map((url) => openHost(url, options, connections));
+  const hosts = options.urls.map((url) => openHost(url, connections, options, watch));
   if (hosts.length === 0) throw new AppError('not-configured', `No url for the upstream ${options.name}`);
   const most = connections * hosts.length * (1 + QUEUE_FACTOR);
-  let turn = 0;
   const inFlight = (): number => {
     let sum = 0;
     for (const host of hosts) sum += host.pool.open;
     return sum;
   };
 
-  const pick = (): KnownHost => {
-    if (hosts.length === 1) return hosts[0]!;
-    const now = Date.now();
-    for (let i = 0; i < hosts.length; i++) {
-      const host = hosts[turn++ % hosts.length]!;
-      if (host.downUntil <= now) return host;
-    }
-    return hosts[turn++ % hosts.length]!;
-  };
+  const choice = new Hosts(hosts, {
+    outlier: options.outlier ?? null,
+    now: () => performance.now(),
+    random: Math.random,
+    onEjection: (host, ejectedMs) => watch.onEjection?.(host.url, ejectedMs),
+  });
+  const unwatch = watch.health?.watch((url, healthy) => choice.setHealth(url, healthy));
+
+  /** The next host after these have failed, if one may still be looked for. */
+  const next = (tried: readonly Host[]): KnownHost | null => (tried.length < MOST_TRIED ? choice.other(tried) : null);
 
   const owner: Owner = {
     responseMs,
     idleMs,
+    watch: hosts.length === 1 ? null : choice,
     again(exchange, host, error) {
-      if (error.code === 'upstream-unreachable') {
-        (host as KnownHost).downUntil = Date.now() + DOWN_MS;
-        if (exchange.tries >= hosts.length || (exchange.started && exchange.bodied)) return false;
-        exchange.send(pick(), false);
-        return true;
+      // A body that streams may have lost its first bytes.
+      if (exchange.started && exchange.bodied) return false;
+      if (error.code !== 'upstream-unreachable') {
+        if (error.code !== 'upstream-reset' || exchange.begun || !exchange.safe) return false;
+        if (exchange.stale(error)) {
+          exchange.send(host, true);
+          return true;
+        }
+        if (exchange.replayed) return false;
+        exchange.replayed = true;
       }
-      if (!isStale(exchange, error)) return false;
-      exchange.send(host, true);
+      exchange.tried ??= [];
+      exchange.tried.push(host);
+      const other = next(exchange.tried);
+      if (other === null) return false;
+      exchange.send(other, false);
       return true;
     },
   };
@@ -121,47 +143,49 @@ export const createUpstream = (options: UpstreamOptions): Upstream => {
       }
       return new Promise((resolve, reject) => {
         const exchange = new Exchange(call, forward, owner, resolve, reject);
-        exchange.send(pick(), false);
+        exchange.send(choice.pick(), false);
         attach(call, exchange, forward.signal);
       });
     },
     async stand() {
-      for (let tries = 1; ; tries++) {
-        const host = pick();
+      const tried: KnownHost[] = [];
+      for (let host: KnownHost | null = choice.pick(); ; ) {
         try {
           const socket = await dial(host.connector, connectMs);
           return { socket, host: host.hostHeader, responseMs, idleMs };
         } catch (error) {
-          host.downUntil = Date.now() + DOWN_MS;
-          if (tries >= hosts.length) throw error;
+          owner.watch?.failed(host);
+          tried.push(host);
+          host = next(tried);
+          if (host === null) throw error;
         }
       }
     },
+    hosts: () =>
+      hosts.map((host) => {
+        const state = choice.stateOf(host);
+        const why = state === 'unhealthy' ? watch.health?.vitals.get(host.url)?.why : `failed ${host.failures} times in a row`;
+        return { url: host.connector.target.url, state, detail: state === 'healthy' ? null : (why ?? null) };
+      }),
     stop() {
+      unwatch?.();
       for (const host of hosts) host.pool.stop();
       return Promise.resolve();
     },
   };
 };
 
-const openHost = (url: string, options: UpstreamOptions, connections: number): KnownHost => {
-  const connector = createConnector({ url, tls: options.tls ?? null, onTrouble: options.onTrouble });
-  return {
+const openHost = (url: string, connections: number, options: UpstreamOptions, { onTrouble }: HostWatch): KnownHost => {
+  const connector = createConnector({ url, tls: options.tls ?? null, onTrouble });
+  const pool = new Pool({
     connector,
-    pool: new Pool({
-      connector,
-      connections,
-      connectMs: options.timeouts.connectMs,
-      maxHeaderBytes: options.maxHeaderBytes ?? 64 * 1024,
-    }),
-    hostHeader: options.hostHeader === 'upstream' ? connector.target.authority : null,
-    downUntil: 0,
-  };
+    connections,
+    connectMs: options.timeouts.connectMs,
+    maxHeaderBytes: options.maxHeaderBytes ?? 64 * 1024,
+  });
+  const hostHeader = options.hostHeader === 'upstream' ? connector.target.authority : null;
+  return { ...newHost(url), pool, connector, hostHeader };
 };
-
-/** RFC 9110 9.2.2, RFC 9112 9.3.1: the server may close an idle connection just as we reuse it; nothing but a replay tells. */
-const isStale = (exchange: Exchange, error: AppError): boolean =>
-  exchange.reused && !exchange.begun && error.code === 'upstream-reset' && !exchange.bodied && exchange.safe;
 
 const attach = (call: Call, exchange: Exchange, signal: AbortSignal | undefined): void => {
   if (call.res !== null) call.onLeft(exchange);

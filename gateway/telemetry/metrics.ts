@@ -1,4 +1,4 @@
-import { BREAKER_STATES, type BreakerState, type Stage, type Upstream } from '@banyan/contracts/vocabulary.ts';
+import { BREAKER_STATES, type BreakerState, HOST_STATES, type HostState, type Stage, type Upstream } from '@banyan/contracts/vocabulary.ts';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { JournalEntry } from '../ports.ts';
 
@@ -11,6 +11,12 @@ export type MetricSources = {
     readonly killed: boolean;
   }[];
   readonly breaker: (context: string) => { readonly state: BreakerState };
+  readonly upstreams: () => readonly {
+    /** null = legacy. */
+    readonly context: string | null;
+    readonly upstream: Upstream;
+    readonly hosts: readonly { readonly state: HostState }[];
+  }[];
   readonly tunnels: () => Readonly<Record<Upstream, number>>;
   /** null = nothing is published from here. */
   readonly backlog: () => Promise<{ readonly depth: number; readonly oldestAgeMs: number } | null>;
@@ -76,7 +82,7 @@ export type Metrics = {
 export const createMetrics = (deps: { version: string; nodeVersion: string; sources?: Partial<MetricSources> }): Metrics => {
   const registry = new Registry();
   const registers = [registry];
-  const { flags, breaker, backlog, tunnels } = deps.sources ?? {};
+  const { flags, breaker, backlog, tunnels, upstreams } = deps.sources ?? {};
   const label = {
     context: bounded(MAX_LABEL_VALUES),
     route: bounded(MAX_LABEL_VALUES),
@@ -135,6 +141,22 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
       registers,
       collect() {
         for (const [upstream, open] of Object.entries(tunnels())) this.set({ upstream }, open);
+      },
+    });
+  if (upstreams)
+    new Gauge({
+      name: 'banyan_upstream_hosts',
+      help: 'Hosts of an upstream by state: healthy, unhealthy (active checks), ejected (for how they answered).',
+      labelNames: ['context', 'upstream', 'state'] as const,
+      registers,
+      collect() {
+        this.reset();
+        for (const { context, upstream, hosts } of upstreams())
+          for (const state of HOST_STATES)
+            this.set(
+              { context: context === null ? NONE : label.context(context), upstream, state },
+              hosts.filter((host) => host.state === state).length,
+            );
       },
     });
   const generation = new Gauge({ name: 'banyan_config_generation', help: 'Rises with every configuration that was taken.', registers });

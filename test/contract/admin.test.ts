@@ -80,7 +80,10 @@ describe('health', () => {
       ['draining', true],
       ['flags', true],
       ['store', true],
+      ['upstream legacy', true],
+      ['upstream extracted order', false],
     ]);
+    expect(JSON.stringify(body)).not.toContain('127.0.0.1');
   });
 
   it('readyz is 503 while draining and before listening', async () => {

@@ -27,6 +27,8 @@ export type RigOptions = {
   /** Of the listener. */
   http2?: boolean;
   certificates?: readonly CertificateSource[];
+  /** Instead of one made of the options above. */
+  upstream?: Upstream;
 };
 
 /** The smallest pipeline: prepare, forward, reply, with a raw server behind and raw sockets in front. */
@@ -72,7 +74,7 @@ export const openRig = async (
   const trusted = options.trusted ?? (() => false);
   const hostHeader = options.hostHeader ?? 'preserve';
   const timeouts = { connectMs: 1_000, responseMs: 5_000, idleMs: 5_000, ...options.timeouts };
-  const upstream = createUpstream({ name: 'legacy', urls: [url], tls: options.tls ?? null, timeouts, hostHeader });
+  const upstream = options.upstream ?? createUpstream({ name: 'legacy', urls: [url], tls: options.tls ?? null, timeouts, hostHeader });
   const delivered: Delivered[] = [];
   const errors: AppError[] = [];
   const upgradeFailures: AppError[] = [];

@@ -10,7 +10,7 @@ import { afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { askUpstream } from '../../gateway/proxy/ask.ts';
 import type { TlsOptions } from '../../gateway/proxy/connect.ts';
 import { proxyStatusOf } from '../../gateway/proxy/failures.ts';
-import { createUpstream, type Upstream, type UpstreamOptions } from '../../gateway/proxy/upstream.ts';
+import { createUpstream, type HostWatch, type Upstream } from '../../gateway/proxy/upstream.ts';
 import { type Authority, type Certificate, createAuthority, selfSigned } from '../harness/certificates.ts';
 import { openRig } from './proxy-rig.ts';
 
@@ -63,8 +63,8 @@ const secure = (options: ServerOptions, handler: RequestListener = tellConnectio
 
 const urlOf = (server: NetServer, host = '127.0.0.1'): string => `https://${host}:${(server.address() as AddressInfo).port}`;
 
-const upstreamOf = (url: string, tls: Partial<TlsOptions> = {}, more: Partial<UpstreamOptions> = {}): Upstream => {
-  const upstream = createUpstream({ name: 'legacy', urls: [url], timeouts, tls: { ...plain, ...tls }, ...more });
+const upstreamOf = (url: string, tls: Partial<TlsOptions> = {}, watch: HostWatch = {}): Upstream => {
+  const upstream = createUpstream({ name: 'legacy', urls: [url], timeouts, tls: { ...plain, ...tls } }, watch);
   stops.push(() => upstream.stop());
   return upstream;
 };
@@ -139,7 +139,7 @@ describe('an upstream behind TLS', () => {
       requests++;
       res.end();
     });
-    await expect(askUpstream(upstreamOf(urlOf(server), { ca: authority.ca }), { path: '/', limitBytes: 10 })).rejects.toThrow(AppError);
+    expect(await failureOf(upstreamOf(urlOf(server), { ca: authority.ca }))).toEqual(['upstream-unreachable', 'tls_alert_received', 'no']);
     expect(requests).toBe(0);
   });
 

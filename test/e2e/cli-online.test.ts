@@ -247,12 +247,13 @@ store: ${ports.store}
     expect(failed.find((check) => check.name === 'listen')?.detail).toBe(`127.0.0.1:${listen}: EADDRINUSE`);
   });
 
-  it('tells a running gateway from a taken port', async () => {
+  it('tells a running gateway from a taken port, and passes on which hosts it has left out', async () => {
     const admin = Number(new URL(url).port);
     const file = await written('running.yaml', yaml({ listen: 1, admin, legacy: adapter.url, store: database.url }));
     const { code, out } = await banyan(['doctor', '--config', file]);
     expect(out).toContain(`✓ admin: 127.0.0.1:${admin}: a gateway runs here`);
-    expect(code).toBe(0);
+    expect(out.split('\n').filter((line) => line.startsWith('✗'))).toEqual(['✗ gateway: upstream extracted order: 1 of 2 hosts in use']);
+    expect(code).toBe(1);
   });
 
   it('ends with 1 for a faulty or missing file, and names the fault', async () => {

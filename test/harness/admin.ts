@@ -237,6 +237,17 @@ export const adminSystem = async (url: string, more: Partial<AdminDeps> = {}, co
     ledger: fakeLedger([entry('a1', 'done'), entry('a2', 'parked'), entry('a3', 'unknown')]),
     audit: createAuditStore(db),
     store: createStoreView(db, () => 5000),
+    upstreams: () => [
+      { context: null, upstream: 'legacy', hosts: [{ url: 'http://127.0.0.1:3000', state: 'healthy', detail: null }] },
+      {
+        context: 'order',
+        upstream: 'extracted',
+        hosts: [
+          { url: 'http://127.0.0.1:4001', state: 'healthy', detail: null },
+          { url: 'http://127.0.0.1:4002', state: 'unhealthy', detail: 'ECONNREFUSED' },
+        ],
+      },
+    ],
     breakers: () => ({ state: 'closed', open: 0, of: 1 }),
     backlog: async () => ({ depth: 3, oldestAgeMs: 1500 }),
     registry: createMetrics({ version: '1.2.3', nodeVersion: process.version, sources: { flags: () => flags.all() } }).registry,
