@@ -66,10 +66,18 @@ const standInFor = (): IncomingMessage =>
 
 const isWebSocket = (response: IncomingMessage): boolean => response.headers.upgrade?.toLowerCase() === 'websocket';
 
+/** Fields of a 1xx, which has no length whatever it says (RFC 9110 8.6). */
+const interimHeaders = (rawHeaders: readonly string[]): string[] => {
+  const out: string[] = [];
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2)
+    if (rawHeaders[i]!.toLowerCase() !== 'content-length') out.push(rawHeaders[i]!, rawHeaders[i + 1]!);
+  return responseHeaders(out);
+};
+
 /** The fields of a 101 as the middleware writes them: names as sent, repeats as lists. */
 const switchingHeaders = (response: IncomingMessage): NodeJS.Dict<string[]> => {
   const headers: NodeJS.Dict<string[]> = Object.create(null);
-  const raw = [...responseHeaders(response.rawHeaders), 'Via', VIA, 'Connection', 'Upgrade', 'Upgrade', response.headers.upgrade ?? ''];
+  const raw = [...interimHeaders(response.rawHeaders), 'Via', VIA, 'Connection', 'Upgrade', 'Upgrade', response.headers.upgrade ?? ''];
   for (let i = 0; i < raw.length; i += 2) {
     const values = headers[raw[i]!];
     if (values === undefined) headers[raw[i]!] = [raw[i + 1]!];
@@ -118,6 +126,7 @@ export const createUpgrader = (options: { readonly halfClosedMs?: number } = {})
     // before the middleware ends the socket
     if (error.code === 'client-left') crossing.socket.destroy();
     else refuseRaw(crossing.socket, error);
+    crossing.standing.socket.destroy();
     crossing.reject(error);
   };
 
@@ -198,12 +207,7 @@ export const createUpgrader = (options: { readonly halfClosedMs?: number } = {})
     queueMicrotask(() => request.removeAllListeners('response').once('response', respond));
     request.once('upgrade', (response, upstream: Socket) => {
       settle();
-      try {
-        open(crossing, response, upstream);
-      } catch (error) {
-        fail(crossing, failureOf(error, { started: true, begun: true }));
-        upstream.destroy();
-      }
+      open(crossing, response, upstream);
     });
   };
 
@@ -252,7 +256,7 @@ export const createUpgrader = (options: { readonly halfClosedMs?: number } = {})
 /** Interim answers other than 101 pass (RFC 9110 15.2). Written raw: there is no ServerResponse yet. */
 const inform = (socket: Socket, status: number, reason: string, rawHeaders: readonly string[]): void => {
   if (!socket.writable) return;
-  const raw = responseHeaders(rawHeaders);
+  const raw = interimHeaders(rawHeaders);
   let head = `HTTP/1.1 ${status} ${cleanReason(reason)}\r\n`;
   for (let i = 0; i + 1 < raw.length; i += 2) head += `${raw[i]}: ${raw[i + 1]}\r\n`;
   socket.write(`${head}\r\n`, 'latin1');

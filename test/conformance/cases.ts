@@ -7,6 +7,7 @@ import { requestFields } from './cases/request-fields.ts';
 import { requestFraming } from './cases/request-framing.ts';
 import { responses } from './cases/responses.ts';
 import { targets } from './cases/targets.ts';
+import { upgrades } from './cases/upgrades.ts';
 
 export const CASES: readonly Case[] = [
   ...targets,
@@ -16,5 +17,6 @@ export const CASES: readonly Case[] = [
   ...interim,
   ...connections,
   ...lastRequests,
+  ...upgrades,
   ...errors,
 ];

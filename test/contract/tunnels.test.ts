@@ -216,6 +216,23 @@ describe('an upgrade', () => {
     expect([statusOf(early), valuesOf(early, 'link'), statusOf(await client.message())]).toEqual([103, ['</a>'], 101]);
   });
 
+  it('takes no notice of a length in answers that have none', async () => {
+    const length = 'Content-Length: 5\r\n';
+    rig = await openRig(async (connection) => {
+      await connection.head();
+      connection.write(`HTTP/1.1 103 Early Hints\r\n${length}\r\n`);
+      connection.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${length}\r\nhello`);
+      await connection.closed;
+    });
+    const client = (await rig.client()).write(UPGRADE);
+    const heads = [await client.head(), await client.head()];
+    expect(heads.map((head) => [head.line, /content-length/i.test(head.raw)])).toEqual([
+      ['HTTP/1.1 103 Early Hints', false],
+      ['HTTP/1.1 101 Switching Protocols', false],
+    ]);
+    expect(String(await client.bytes(5))).toBe('hello');
+  });
+
   it('refused in chunks brings reason, repeats and trailers', async () => {
     rig = await openRig(async (connection) => {
       await connection.head();
