@@ -21,7 +21,7 @@ export type LiveParts = Live & {
   readonly upstreams: () => readonly UpstreamView[];
   /** Begins the active checks, and ends those that only `before` had. */
   check(before: LiveParts | null): void;
-  /** Closes what `next` does not use. */
+  /** Closes what `next` does not use; what answers are still under way over ends with the last of them. null = nothing follows: all is closed. */
   retire(next: LiveParts | null): Promise<void>;
 };
 
@@ -30,7 +30,12 @@ type Kept = {
   readonly upstreams: Map<string, { readonly key: string; readonly it: Upstream }>;
   readonly health: Map<string, { readonly key: string; readonly it: Health }>;
 };
-type KeepingParts = LiveParts & { readonly kept: Kept };
+type KeptOf<K extends keyof Kept> = Kept[K] extends Map<string, { readonly it: infer T }> ? T : never;
+type KeepingParts = LiveParts & {
+  readonly kept: Kept;
+  /** Upstreams of former configurations whose last answers are still under way; one set for all. */
+  readonly ending: Set<Upstream>;
+};
 
 const trustOf = (blocks: readonly string[]): Trusted => {
   if (blocks.length === 0) return () => false;
@@ -89,6 +94,7 @@ export const cutoverObstacles = (config: Config, name: string): string[] => {
 export const compileLive = (config: Config, before: LiveParts | null, log: Pick<Logger, 'info' | 'warn'>): LiveParts => {
   const previous = before as KeepingParts | null;
   const kept: Kept = { upstreams: new Map(), health: new Map() };
+  const ending = previous?.ending ?? new Set<Upstream>();
   const keep = <T>(of: keyof Kept, name: string, settings: unknown, create: () => T): T => {
     const key = JSON.stringify(settings);
     const known = kept[of] as Map<string, { readonly key: string; readonly it: T }>;
@@ -189,6 +195,7 @@ export const compileLive = (config: Config, before: LiveParts | null, log: Pick<
     debugHeaders: config.debugHeaders,
     maxStaleMs: config.flags.maxStale,
     kept,
+    ending,
     upstreams(): readonly UpstreamView[] {
       const own: UpstreamView = { context: null, upstream: 'legacy', hosts: parts.legacy.hosts() };
       const others = [...contexts].flatMap(([context, { extracted }]): UpstreamView[] =>
@@ -198,21 +205,36 @@ export const compileLive = (config: Config, before: LiveParts | null, log: Pick<
     },
     check(former: LiveParts | null) {
       for (const { it } of kept.health.values()) it.start();
-      stopLeft('health', former as KeepingParts | null, parts);
+      for (const health of left('health', former as KeepingParts | null, parts)) health.stop();
     },
     async retire(next: LiveParts | null) {
       for (const [name, breaker] of breakers) if (next?.breakers.get(name) !== breaker) breaker.stop();
-      stopLeft('health', parts, next as KeepingParts | null);
-      await stopLeft('upstreams', parts, next as KeepingParts | null);
+      for (const health of left('health', parts, next as KeepingParts | null)) health.stop();
+      const upstreams = left('upstreams', parts, next as KeepingParts | null);
+      if (next !== null) for (const one of upstreams) endWhenIdle(one, ending);
+      else await Promise.all([...upstreams, ...ending].map((one) => one.stop()));
     },
   };
   return parts;
 };
 
-/** Stops what `from` has and `to` has not. */
-const stopLeft = async (of: keyof Kept, from: KeepingParts | null, to: KeepingParts | null): Promise<void> => {
+/** What `from` has and `to` has not. */
+const left = <K extends keyof Kept>(of: K, from: KeepingParts | null, to: KeepingParts | null): KeptOf<K>[] => {
   const stays = new Set<unknown>([...(to?.kept[of].values() ?? [])].map(({ it }) => it));
-  await Promise.all([...(from?.kept[of].values() ?? [])].filter(({ it }) => !stays.has(it)).map(({ it }) => it.stop()));
+  return [...(from?.kept[of].values() ?? [])].map(({ it }) => it as KeptOf<K>).filter((it) => !stays.has(it));
+};
+
+const LOOK_MS = 250;
+
+/** A download or a stream of events may well outlive the reload after which it counts as old. */
+const endWhenIdle = (upstream: Upstream, ending: Set<Upstream>): void => {
+  ending.add(upstream);
+  const look = (): void => {
+    if (upstream.inFlight > 0) return void setTimeout(look, LOOK_MS).unref();
+    ending.delete(upstream);
+    void upstream.stop();
+  };
+  look();
 };
 
 /** A reload may not take routes from a context that has moved past `shadow`: its traffic would change sides unseen. */

@@ -14,7 +14,7 @@ import { loadConfig } from '../../gateway/config.ts';
 import { createHealth } from '../../gateway/proxy/health.ts';
 import { createUpstream, type HostWatch, type Upstream, type UpstreamOptions } from '../../gateway/proxy/upstream.ts';
 import { createAuthority } from '../harness/certificates.ts';
-import { rawServer, statusOf } from '../harness/raw-http.ts';
+import { rawConnect, rawServer, statusOf } from '../harness/raw-http.ts';
 import { tcpSwitch } from '../harness/tcp-switch.ts';
 import { until } from '../harness/wait.ts';
 import { openRig, type Rig } from './proxy-rig.ts';
@@ -357,5 +357,42 @@ describe('a gateway', () => {
     const { text } = await request(gateway.admin).get('/metrics').set('host', 'localhost').expect(200);
     expect(text).toContain('banyan_upstream_hosts{context="none",upstream="legacy",state="unhealthy"} 1');
     expect(text).toContain('banyan_upstream_hosts{context="none",upstream="legacy",state="healthy"} 1');
+  });
+
+  it('lets an answer that outlives drain and reload end over the host that it came from', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'banyan-hosts-'));
+    stops.push(() => rm(folder, { recursive: true, force: true }));
+    let finish = (): void => undefined;
+    const former = await listening(
+      createServer((_req, res) => {
+        res.write('begun, ');
+        finish = () => void res.end('ended');
+      }),
+    );
+    const file = join(folder, 'banyan.yaml');
+    const write = (url: string): Promise<void> =>
+      writeFile(file, `version: 1\nlisten: 127.0.0.1:0\nadmin: { listen: 127.0.0.1:0 }\ndrain: 10ms\nlegacy: { url: "${url}" }\n`);
+    await write(`http://127.0.0.1:${portOf(former)}`);
+    const loaded = await loadConfig({ file, env: {} });
+    if (!loaded.ok) throw new Error('not valid');
+    const gateway = await createGateway({ config: loaded.config, configFile: file, version: '0', log: pino({ level: 'silent' }) });
+    const { gateway: url } = await gateway.start();
+    stops.push(() => gateway.stop());
+
+    const client = await rawConnect(Number(new URL(url).port));
+    stops.push(async () => client.destroy());
+    client.write(GET);
+    await client.until('begun, ');
+    await write(await named('b'));
+    await gateway.reload();
+    const other = await fetch(url);
+    expect(await other.text()).toBe('b');
+    // longer than drain and the next look
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    finish();
+    await client.until('ended\r\n0\r\n\r\n');
+    await until(() => new Promise<boolean>((resolve) => former.getConnections((_error, count) => resolve(count === 0))), {
+      describe: 'the former host to be left',
+    });
   });
 });
