@@ -21,9 +21,9 @@ import type { Listener } from './flags/listener.ts';
 import { createMoves } from './flags/moves.ts';
 import { createPins } from './flags/pins.ts';
 import { createLagWatch } from './lag-watch.ts';
+import { createListeners } from './listeners.ts';
 import { compileLive, cutoverObstacles, isLedgered, refuseNarrowing } from './live.ts';
 import { createPipeline } from './pipeline.ts';
-import { createListener as createHttpListener, type Listener as HttpListener } from './proxy/listener.ts';
 import { createUpgrader } from './proxy/upgrade.ts';
 import { sealKey } from './seal-key.ts';
 import { createShadowing } from './shadowing.ts';
@@ -58,9 +58,6 @@ export type Gateway = {
 };
 
 const monotonic = (): number => performance.now();
-
-const urlOf = ({ host, tls }: Config['listen'][number], port: number): string =>
-  `${tls === null ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 
 type Store = {
   readonly db: Knex;
@@ -237,27 +234,13 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     upgrader: createUpgrader(),
     count: metrics.upgrade,
   });
-  const { client } = options.config;
-  const listeners: HttpListener[] = options.config.listen.map(({ tls, http2 }) =>
-    createHttpListener({
-      handler: (req, res) => void handle(req, res),
-      upgrade: upgrades.upgrade,
-      takesUpgrade: upgrades.takes,
-      limits: {
-        headerTimeoutMs: client.headerTimeout,
-        idleTimeoutMs: client.idleTimeout,
-        maxHeaderBytes: client.maxHeaderBytes,
-        maxConnections: client.maxConnections,
-        maxStreams: client.maxStreams,
-      },
-      http2,
-      ...(tls === null ? {} : { certificates: tls }),
-      onCertificates: (error) => {
-        if (error === null) log.info('the certificates of the listener changed: new connections get them');
-        else log.error({ err: error }, 'the new certificates are refused; the old ones stay');
-      },
-    }),
-  );
+  const listeners = createListeners({
+    config: options.config,
+    handler: (req, res) => void handle(req, res),
+    upgrade: upgrades.upgrade,
+    takesUpgrade: upgrades.takes,
+    log,
+  });
 
   let generation = 0;
   let stopping: Promise<void> | null = null;
@@ -274,6 +257,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     try {
       refuseUnbuilt(result.config);
       refuseNarrowing(before.config, result.config, (name) => flags.current(name)?.stage);
+      listeners.renew(result.config);
     } catch (error) {
       metrics.configRefused();
       throw error;
@@ -303,7 +287,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     config,
     reload,
     draining: () => stopping !== null,
-    listening: () => listeners.every((one) => one.address() !== null),
+    listening: () => listeners.listening,
     flags,
     moves,
     flips,
@@ -324,7 +308,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
 
   const close = async (): Promise<void> => {
     const limit = config().drain;
-    await Promise.all([...listeners.map((one) => one.drain(limit)), upgrades.drain(limit)]);
+    await Promise.all([listeners.drain(limit), upgrades.drain(limit)]);
     upgrades.stop();
     if (recovering) clearInterval(recovering);
     await flips?.stop();
@@ -374,11 +358,9 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
     async start() {
       await open();
       try {
-        const bound = await Promise.all(
-          listeners.map((one, i) => one.listen(options.config.listen[i]!.host, options.config.listen[i]!.port)),
-        );
+        const gateway = await listeners.listen();
         const { url } = await admin.start();
-        return { gateway: urlOf(options.config.listen[0]!, bound[0]!.port), admin: url };
+        return { gateway, admin: url };
       } catch (error) {
         await close();
         throw error;

@@ -24,16 +24,18 @@ const entry = object({
   http2: yesNo().prefault(false),
 });
 
-const item = z
-  .union([address(), entry], { error: 'HOST:PORT such as 127.0.0.1:8080, or { address, tls: { cert, key }, http2 }' })
-  .transform((value) =>
-    'address' in value ? { ...value.address, tls: value.tls, http2: value.http2 } : { ...value, tls: null, http2: false },
-  );
+const ITEM = 'HOST:PORT such as 127.0.0.1:8080, or { address, tls: { cert, key }, http2 }';
+
+type Item = z.output<typeof entry> | z.output<ReturnType<typeof address>>;
+const whole = (item: Item) =>
+  'address' in item ? { ...item.address, tls: item.tls, http2: item.http2 } : { ...item, tls: null, http2: false };
 
 /** `listen:`, one or a list; always a list once parsed. */
 export const listeners = z
-  .union([item, z.array(item).min(1, { error: 'at least one address' })], { error: 'HOST:PORT such as 127.0.0.1:8080, or a list of them' })
-  .transform((value) => (Array.isArray(value) ? value : [value]));
+  .union([address(), entry, z.array(z.union([address(), entry], { error: ITEM })).min(1, { error: 'at least one address' })], {
+    error: `${ITEM}, or a list of them`,
+  })
+  .transform((value) => (Array.isArray(value) ? value : [value]).map(whole));
 
 /** Certificates that cannot be used, and such as have ended. */
 export const checkListenerTls = (input: CheckInput, fault: Report, warn: Report): void => {

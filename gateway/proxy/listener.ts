@@ -261,8 +261,9 @@ export const createListener = (options: ListenerOptions): Listener => {
   }
   if (secure !== null) {
     server.on('connection', (socket: Socket) => track(sockets, socket));
-    // Nobody to answer: there is no HTTP yet. Node has closed the connection.
+    // Nobody to answer: there is no HTTP yet.
     server.removeAllListeners('tlsClientError');
+    server.on('tlsClientError', (_error, socket: Socket) => socket.destroy());
   }
   server.on(ready, (socket: Socket) => {
     track(clients, socket);

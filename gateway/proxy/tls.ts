@@ -40,10 +40,8 @@ const read = (source: CertificateSource, position: number): Pair => {
     try {
       return readPem(source[what]);
     } catch (error) {
-      return refuse(
-        `its ${what} cannot be read (${error instanceof Error ? ((error as NodeJS.ErrnoException).code ?? error.message) : error})`,
-        error,
-      );
+      const { code, message } = error as NodeJS.ErrnoException;
+      return refuse(`its ${what} cannot be read (${code ?? message})`, error);
     }
   };
   const cert = text('cert');
