@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
 import { createAuthority } from '../harness/certificates.ts';
-import { statusOf, valuesOf } from '../harness/raw-http.ts';
+import { type RawConnection, statusOf, valuesOf } from '../harness/raw-http.ts';
 import { until } from '../harness/wait.ts';
 import { openRig, type Rig, type RigOptions } from './proxy-rig.ts';
 
@@ -22,16 +22,20 @@ afterEach(async () => {
 });
 
 type Kind = 'http' | 'https' | 'unix';
+/** How the gateway is reached: by TLS or not, HTTP/2 offered beside it or not. */
+type Front = 'ws' | 'wss' | 'ws beside HTTP/2' | 'wss beside HTTP/2';
 
-/** A WebSocket server behind a rig, reached in one of three ways. */
+/** A WebSocket server behind a rig, reached in one of several ways. */
 const openServer = async (
   kind: Kind = 'http',
   serverOptions: ConstructorParameters<typeof WebSocketServer>[0] = {},
-): Promise<{ url: string; server: WebSocketServer; rig: Rig }> => {
+  front: Front = 'ws',
+): Promise<{ url: string; ca: string; server: WebSocketServer; rig: Rig }> => {
   let http: Server;
-  const options: RigOptions = {};
+  const options: RigOptions = { http2: front.endsWith('HTTP/2') };
+  const authority = await createAuthority();
+  if (front.startsWith('wss')) options.certificates = [await authority.issue({ names: ['127.0.0.1'] })];
   if (kind === 'https') {
-    const authority = await createAuthority();
     http = createTlsServer(await authority.issue({ names: ['127.0.0.1'] }));
     options.tls = { ca: authority.ca, cert: null, key: null, servername: null, verify: true };
   } else http = createServer();
@@ -52,15 +56,15 @@ const openServer = async (
     await once(http, 'close');
   });
   rig = await openRig(async () => {}, options);
-  return { url: `ws://127.0.0.1:${rig.port}/chat`, server, rig };
+  return { url: `${front.split(' ')[0]}://127.0.0.1:${rig.port}/chat`, ca: authority.ca, server, rig };
 };
 
 const meet = async (
-  at: { url: string; server: WebSocketServer },
+  at: { url: string; ca: string; server: WebSocketServer },
   options: ConstructorParameters<typeof WebSocket>[2] = {},
 ): Promise<{ near: WebSocket; far: WebSocket }> => {
   const arrived = once(at.server, 'connection') as Promise<[WebSocket]>;
-  const near = new WebSocket(at.url, options);
+  const near = new WebSocket(at.url, { ca: at.ca, ...options });
   const [[far]] = await Promise.all([arrived, once(near, 'open')]);
   near.on('error', () => {});
   far.on('error', () => {});
@@ -77,9 +81,16 @@ const hangUp = async (socket: WebSocket): Promise<void> => {
   if (socket.readyState !== WebSocket.CLOSED) await once(socket, 'close');
 };
 
-describe.each<Kind>(['http', 'https', 'unix'])('a WebSocket to an upstream by %s', (kind) => {
+describe.each<[Front, Kind]>([
+  ['ws', 'http'],
+  ['ws', 'https'],
+  ['ws', 'unix'],
+  ['wss', 'http'],
+  ['ws beside HTTP/2', 'http'],
+  ['wss beside HTTP/2', 'https'],
+])('a WebSocket by %s to an upstream by %s', (front, kind) => {
   it('keeps text and binary, fragments, pings from both sides and close codes', async () => {
-    const at = await openServer(kind);
+    const at = await openServer(kind, {}, front);
     const { near, far } = await meet(at);
     near.send('ä');
     expect(await message(far)).toEqual({ data: Buffer.from('ä'), binary: false });
@@ -100,7 +111,7 @@ describe.each<Kind>(['http', 'https', 'unix'])('a WebSocket to an upstream by %s
   });
 
   it('sees the other end die, either way', async () => {
-    const at = await openServer(kind);
+    const at = await openServer(kind, {}, front);
     const first = await meet(at);
     first.far.terminate();
     expect((await once(first.near, 'close'))[0]).toBe(1006);
@@ -108,6 +119,25 @@ describe.each<Kind>(['http', 'https', 'unix'])('a WebSocket to an upstream by %s
     second.near.terminate();
     expect((await once(second.far, 'close'))[0]).toBe(1006);
     await until(() => at.rig.upgrader.tunnels.size === 0, { describe: 'the end of both tunnels' });
+  });
+
+  it('is ended with 1001 on both sides, in the middle of what it carries', async () => {
+    const at = await openServer(kind, {}, front);
+    const held: Socket[] = [];
+    at.rig.listener.server.on(front.startsWith('wss') ? 'secureConnection' : 'connection', (socket: Socket) => held.push(socket));
+    const { near, far } = await meet(at);
+    const arrived = message(near);
+    const big = randomBytes(24 * 2 ** 20);
+    near.pause();
+    far.send(big, { compress: false });
+    near.send('fragment', { fin: false });
+    await until(() => held[0]!.writableLength > 0, { describe: 'the gateway to be held back in the middle of a frame' });
+    const closed = Promise.all([once(near, 'close'), once(far, 'close')]);
+    const drained = at.rig.upgrader.drain(5_000, 20_000);
+    near.resume();
+    expect(sha((await arrived).data as Buffer)).toBe(sha(big));
+    expect((await closed).map(([code]) => code)).toEqual([1001, 1001]);
+    await drained;
   });
 });
 
@@ -295,13 +325,14 @@ describe('an upgrade', () => {
   });
 
   it('whose client goes while the upstream thinks is given up', async () => {
+    const asked = Promise.withResolvers<RawConnection>();
     rig = await openRig(async (connection) => {
       await connection.head();
+      asked.resolve(connection);
       await connection.closed;
     });
     const client = (await rig.client()).write(UPGRADE);
-    const { server } = rig;
-    const upstream = await until(() => server.connections[0], { describe: 'the upstream to be asked' });
+    const upstream = await asked.promise;
     client.reset();
     expect(await upstream.rest()).toBe('');
     upstream.end();
