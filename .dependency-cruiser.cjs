@@ -114,13 +114,13 @@ module.exports = {
       from: {
         pathNot: [
           TEST,
-          '^gateway/(main|embed)[.]ts$',
-          '^gateway/compose[.]ts$',
+          '^gateway/(main|worker|embed)[.]ts$',
+          '^gateway/compose(-workers)?[.]ts$',
           '^legacy-adapter/main[.]ts$',
           '^extracted-services/[^/]+/main[.]ts$',
         ],
       },
-      to: { path: '(^|/)compose[.]ts$' },
+      to: { path: '(^|/)compose(-workers)?[.]ts$' },
     },
     {
       name: 'gateway-stands-alone',

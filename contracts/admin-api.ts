@@ -241,6 +241,8 @@ export const streamsSchema = z.strictObject({
 
 export const readinessSchema = z.strictObject({
   status: oneOf(['ready', 'degraded', 'starting', 'draining']),
+  /** What keeps it from being `ready`, in one line. */
+  reason: z.string().optional(),
   checks: z.array(z.strictObject({ name: z.string(), ok: z.boolean(), detail: z.string() })).optional(),
 });
 export type Readiness = z.output<typeof readinessSchema>;

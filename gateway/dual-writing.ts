@@ -9,7 +9,7 @@ import { type CompiledEvent, compileEvents } from './core/event-mapping.ts';
 import { createOperator } from './dual-write/operator.ts';
 import { createReconciler } from './dual-write/reconciler.ts';
 import { createRecovery } from './dual-write/recovery.ts';
-import { createRelay, type Relay } from './dual-write/relay.ts';
+import { createRelay, oldestUnpublishedAgeMs, type Relay } from './dual-write/relay.ts';
 import { checkRouteWrites, type RouteWrites } from './dual-write/route-writes.ts';
 import { createSeal } from './dual-write/seal.ts';
 import { createKinesisStream } from './dual-write/stream.ts';
@@ -21,10 +21,20 @@ import { askUpstream } from './proxy/ask.ts';
 import { pairsOf } from './proxy/headers.ts';
 import type { Metrics } from './telemetry/metrics.ts';
 
+/** How a worker reaches the relay, which runs in its primary. */
+export type RelayElsewhere = {
+  /** New facts are in the outbox. */
+  wake(): void;
+  /** Is the backlog at its limit? */
+  full(): boolean;
+};
+
 export type DualWritingDeps = {
   readonly db: Knex;
   /** The relay's own: a busy data plane must not keep facts back. */
   readonly relayDb: Knex;
+  /** null = relay and recovery run here. */
+  readonly relayElsewhere: RelayElsewhere | null;
   /** The two commits of commands. */
   readonly writeDb: Knex;
   readonly live: () => LiveParts;
@@ -44,8 +54,12 @@ export type DualWriting = {
   backlog(): { depth: number; oldestAgeMs: number; bytes: number; maxBytes: number } | null;
   /** What keeps facts from the stream, in one line; null = nothing. */
   trouble(): string | null;
+  /** From a worker of this gateway: it has put facts into the outbox. */
+  wakeRelay(): void;
+  backlogFull(): boolean;
   start(): void;
-  reload(): void;
+  /** Takes the routes of the next configuration. @throws AppError `bad-request`, and those before stay */
+  reload(next: Config): void;
   stop(): Promise<void>;
 };
 
@@ -123,8 +137,9 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
   const routeOf = (context: string, route: string): RouteWrites | undefined => routes.get(`${context} ${route}`);
 
   const { streams } = config;
+  const { relayElsewhere } = deps;
   let relay: Relay | null = null;
-  if (streams) {
+  if (streams && relayElsewhere === null) {
     const dummy =
       streams.endpoint !== null && environment('AWS_ACCESS_KEY_ID') === undefined
         ? { accessKeyId: 'banyan', secretAccessKey: 'banyan' }
@@ -138,7 +153,8 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
       maxBacklogBytes: config.backlog.maxBytes,
     });
   }
-  const wakeRelay = (): void => relay?.wake();
+  const wakeRelay = (): void => (relayElsewhere ?? relay)?.wake();
+  const backlogFull = (): boolean => relayElsewhere?.full() ?? relay?.backlogFull() ?? false;
   const operator = createOperator({ db, seal, routeOf, wakeRelay });
 
   /** Asks with the configured credentials; never with a client's. */
@@ -153,19 +169,22 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     db: deps.writeDb,
     memberId: deps.memberId,
     seal,
-    backlogFull: () => relay?.backlogFull() ?? false,
+    backlogFull,
     ask,
     wakeRelay,
     log,
   });
-  const recovery = createRecovery({
-    db,
-    memberId: deps.memberId,
-    reconcile: createReconciler({ db, seal, ask, routeOf, log }),
-    wakeRelay,
-    log,
-    deadMs: config.flags.maxStale,
-  });
+  const recovery =
+    relayElsewhere === null
+      ? createRecovery({
+          db,
+          memberId: deps.memberId,
+          reconcile: createReconciler({ db, seal, ask, routeOf, log }),
+          wakeRelay,
+          log,
+          deadMs: config.flags.maxStale,
+        })
+      : null;
 
   const scopeOf = (command: Pick<Command, 'scope'>): string =>
     seal.scopeOf({ authorization: command.scope.authorization ?? undefined, stickyKey: command.scope.stickyKey ?? undefined });
@@ -236,23 +255,25 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     port,
     unresolved: operator.unresolved,
     inFlight: operator.inFlight,
-    oldestUnpublishedAgeMs: (context) => relay?.oldestUnpublishedAgeMs(context) ?? Promise.resolve(0),
+    oldestUnpublishedAgeMs: (context) => (streams ? oldestUnpublishedAgeMs(relay ? deps.relayDb : db, context) : Promise.resolve(0)),
     backlog() {
       if (!relay) return null;
       const { rows, bytes, oldestAgeMs } = relay.backlog();
       return { depth: rows, bytes, oldestAgeMs, maxBytes: config.backlog.maxBytes };
     },
     trouble: () => relay?.trouble() ?? null,
+    wakeRelay,
+    backlogFull,
     start() {
       relay?.start();
-      recovery.start();
+      recovery?.start();
     },
-    reload() {
-      routes = routesOf(live().config);
+    reload(next) {
+      routes = routesOf(next);
     },
     async stop() {
       await dualWrite.stop();
-      await recovery.stop();
+      await recovery?.stop();
       await relay?.stop();
     },
   };

@@ -29,5 +29,10 @@ export const createBanyan = async (input: ConfigInput): Promise<Banyan> => {
   const { version } = createRequire(import.meta.url)('./package.json') as { version: string };
   const gateway = await createGateway({ config: result.config, version, log: createLogger({ level: result.config.log.level }) });
   await gateway.open();
-  return { handler: (req, res) => gateway.handler(req, res), upgrade: gateway.upgrade, admin: gateway.admin, close: () => gateway.stop() };
+  return {
+    handler: (req, res) => gateway.handler(req, res),
+    upgrade: gateway.upgrade,
+    admin: gateway.admin,
+    close: async () => void (await gateway.stop()),
+  };
 };

@@ -19,11 +19,16 @@ export type Listeners = {
    * @throws AppError `not-configured` for a pair that cannot be used
    */
   renew(config: Config): void;
-  drain(ms: number): Promise<void>;
+  /** What clients have under way. */
+  load(): { readonly requests: number; readonly tunnels: number };
+  /** Resolves to how many requests were cut after `ms`. */
+  drain(ms: number): Promise<number>;
 };
 
 const urlOf = ({ host, tls }: ListenEntry, port: number): string =>
   `${tls === null ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${port}`;
+
+const sum = (counts: readonly number[]): number => counts.reduce((total, one) => total + one, 0);
 
 /** @throws AppError `not-configured` for a certificate that cannot be used */
 export const createListeners = ({ config, log, handler, upgrade, takesUpgrade }: ListenersDeps): Listeners => {
@@ -61,8 +66,10 @@ export const createListeners = ({ config, log, handler, upgrade, takesUpgrade }:
       }
       if (!same) log.warn('`listen` changed in more than its certificates: that takes effect at the next start');
     },
-    drain: async (ms) => {
-      await Promise.all(all.map(({ listener }) => listener.drain(ms)));
-    },
+    load: () => ({
+      requests: sum(all.map(({ listener }) => listener.inFlight)),
+      tunnels: sum(all.map(({ listener }) => listener.tunnels)),
+    }),
+    drain: async (ms) => sum(await Promise.all(all.map(({ listener }) => listener.drain(ms)))),
   };
 };

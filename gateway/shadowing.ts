@@ -1,14 +1,11 @@
 import { createHmac } from 'node:crypto';
 import type { Upstream as Side } from '@banyan/contracts/vocabulary.ts';
-import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import type { ParityPort } from './admin/ports.ts';
 import type { Observation } from './core/parity/observation.ts';
 import type { LiveParts } from './live.ts';
-import { createMemoryEvidenceStore } from './parity/evidence.fake.ts';
-import { createEvidence, type Evidence } from './parity/evidence.ts';
-import { createEvidenceStore } from './parity/evidence-store.ts';
-import { createShadow, type Shadow } from './parity/shadow.ts';
+import { createEvidence, type Evidence, type EvidenceStore } from './parity/evidence.ts';
+import { createShadow } from './parity/shadow.ts';
 import type { ShadowCopy } from './parity/shadow-ask.ts';
 import type { ShadowOffer } from './ports.ts';
 import { Call } from './proxy/call.ts';
@@ -16,38 +13,42 @@ import { collect } from './proxy/collect.ts';
 import { headerOf, pairsOf } from './proxy/headers.ts';
 import type { Metrics } from './telemetry/metrics.ts';
 
+/** What comparing has shown, gathered here and kept in `store`. */
+export const gatherEvidence = (deps: { store: EvidenceStore; live: () => LiveParts; secret: string; log: Logger }): Evidence =>
+  createEvidence({
+    store: deps.store,
+    redact: () => deps.live().config.redact,
+    redactKey: createHmac('sha256', deps.secret).update('banyan.redact').digest(),
+    onStore: (failing, error) =>
+      failing
+        ? deps.log.warn({ err: error }, 'parity evidence cannot be stored; it is counted as lost')
+        : deps.log.info('parity evidence is stored again'),
+  });
+
+/** The evidence as the admin API shows it. */
+export const parityPort = (evidence: Evidence, live: () => LiveParts): ParityPort => ({
+  parityReport: async (context) =>
+    live().contexts.has(context) ? await evidence.parityReport(context, live().config.contexts[context]?.ramp.gate.parity) : undefined,
+  pairs: evidence.pairs,
+  pair: evidence.pair,
+});
+
 export type ShadowingDeps = {
-  /** null = evidence stays in memory. */
-  readonly db: Knex | null;
+  readonly evidence: Evidence;
   readonly live: () => LiveParts;
-  readonly secret: string;
   readonly metrics: Metrics;
-  readonly log: Logger;
 };
 
 export type Shadowing = {
   offer(offer: ShadowOffer): void;
   /** Would a copy of this query be of use? Decides whether its answer is kept at all. */
   wants(context: string, operation: 'query', method: string, target: string): boolean;
-  readonly evidence: Evidence;
-  readonly shadow: Shadow;
-  readonly port: ParityPort;
   stop(): Promise<void>;
 };
 
 /** Joins the shadow path to the upstreams: copies leave on sockets of their own, and never share a client's. */
 export const createShadowing = (deps: ShadowingDeps): Shadowing => {
-  const { live, log, metrics } = deps;
-  const evidence = createEvidence({
-    store: deps.db ? createEvidenceStore(deps.db) : createMemoryEvidenceStore(),
-    redact: () => live().config.redact,
-    redactKey: createHmac('sha256', deps.secret).update('banyan.redact').digest(),
-    onStore: (failing, error) =>
-      failing
-        ? log.warn({ err: error }, 'parity evidence cannot be stored; it is counted as lost')
-        : log.info('parity evidence is stored again'),
-  });
-
+  const { live, metrics, evidence } = deps;
   const send = async (side: Side, context: string, copy: ShadowCopy): Promise<Observation> => {
     const { shadowLegacy, shadowExtracted } = live();
     const upstream = side === 'legacy' ? shadowLegacy : shadowExtracted.get(context);
@@ -94,17 +95,6 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
   return {
     offer: shadow.offer,
     wants: (context) => (live().config.contexts[context]?.parity.sample ?? 0) > 0,
-    evidence,
-    shadow,
-    port: {
-      parityReport: async (context) =>
-        live().contexts.has(context) ? await evidence.parityReport(context, live().config.contexts[context]?.ramp.gate.parity) : undefined,
-      pairs: evidence.pairs,
-      pair: evidence.pair,
-    },
-    async stop() {
-      await shadow.stop();
-      await evidence.stop();
-    },
+    stop: shadow.stop,
   };
 };

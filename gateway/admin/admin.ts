@@ -89,9 +89,11 @@ export const createAdmin = (deps: AdminDeps): Admin => {
   // Probes come by address from whoever runs the process, and tell nothing.
   app.get('/livez', (_req, res) => void res.json({ status: 'alive' }));
   app.get('/readyz', async (req, res) => {
-    const { status, checks } = await readinessOf(deps);
+    const { status, reason, checks } = await readinessOf(deps);
     const verbose = req.query.verbose !== undefined;
-    res.status(status === 'ready' || status === 'degraded' ? 200 : 503).json(verbose ? { status, checks } : { status });
+    res
+      .status(status === 'ready' || status === 'degraded' ? 200 : 503)
+      .json({ status, ...(reason === null ? {} : { reason }), ...(verbose ? { checks } : {}) });
   });
   app.use(hostGuard(settings));
   app.use(changeGuard);

@@ -121,8 +121,8 @@ export type AdminDeps = {
   readonly config: () => Config;
   readonly reload: () => Promise<Reloaded>;
   readonly draining: () => boolean;
-  /** Does the data plane's listener accept connections? */
-  readonly listening: () => boolean;
+  /** How many of the processes that serve requests accept connections. */
+  readonly serving: () => { readonly listening: number; readonly of: number };
   readonly flags: FlagsPort;
   readonly moves: MovesPort;
   /** null = no store, or no events. */
@@ -136,7 +136,7 @@ export type AdminDeps = {
   readonly breakers: (context: string) => BreakerView;
   /** null = nothing is published from here. */
   readonly backlog: () => Promise<BacklogView | null>;
-  readonly registry: Registry;
+  readonly registry: Pick<Registry, 'metrics' | 'contentType'>;
   /** Sent to the adapter as bearer; null = none. */
   readonly adapterToken: string | null;
   readonly now: () => number;

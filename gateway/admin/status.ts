@@ -92,15 +92,27 @@ const upstreamCheck = ({ context, hosts }: UpstreamView): { name: string; ok: bo
   };
 };
 
+/** The first thing that is amiss; while draining that is the draining. */
+const reasonIn = (checks: readonly { name: string; ok: boolean; detail: string }[]): string => {
+  const wrong = checks.find((check) => !check.ok && check.name === 'draining') ?? checks.find((check) => !check.ok);
+  return wrong ? `${wrong.name}: ${wrong.detail}` : '';
+};
+
 /** May traffic be sent here? Falling back to legacy is the job, so neither the store nor an upstream that is away makes it unready. */
-export const readinessOf = async (deps: AdminDeps): Promise<Required<Readiness>> => {
+export const readinessOf = async (deps: AdminDeps): Promise<Omit<Required<Readiness>, 'reason'> & { reason: string | null }> => {
   const store = await storeState(deps);
   const age = deps.flags.ageMs();
   const maxStale = deps.config().flags.maxStale;
   const fresh = !store.configured || age <= maxStale;
+  const { listening, of } = deps.serving();
+  const all = listening === of;
   const checks = [
     { name: 'config', ok: true, detail: `${Object.keys(deps.config().contexts).length} contexts` },
-    { name: 'listener', ok: deps.listening(), detail: deps.listening() ? 'accepts connections' : 'does not accept connections' },
+    {
+      name: 'listener',
+      ok: all,
+      detail: of === 1 ? `${all ? 'accepts' : 'does not accept'} connections` : `${listening} of ${of} workers accept connections`,
+    },
     { name: 'draining', ok: !deps.draining(), detail: deps.draining() ? 'stops after the requests in flight' : 'no' },
     {
       name: 'flags',
@@ -112,6 +124,6 @@ export const readinessOf = async (deps: AdminDeps): Promise<Required<Readiness>>
     { name: 'store', ok: store.ok, detail: store.configured ? (store.detail ?? 'answers') : 'not configured' },
     ...deps.upstreams().map(upstreamCheck),
   ];
-  const status = deps.draining() ? 'draining' : !deps.listening() ? 'starting' : fresh && store.ok ? 'ready' : 'degraded';
-  return { status, checks };
+  const status = deps.draining() ? 'draining' : listening === 0 ? 'starting' : all && fresh && store.ok ? 'ready' : 'degraded';
+  return { status, reason: status === 'ready' ? null : reasonIn(checks), checks };
 };

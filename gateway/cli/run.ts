@@ -1,6 +1,8 @@
+import { availableParallelism } from 'node:os';
 import { InvalidArgumentError } from 'commander';
 import { parse as parseYaml } from 'yaml';
 import { findConfigFile } from '../config.ts';
+import { expectEnding } from '../ending.ts';
 import { cannot } from './exit.ts';
 import { loadOrExit } from './load.ts';
 import type { Register } from './output.ts';
@@ -10,6 +12,7 @@ type Flags = {
   readonly legacy?: string;
   readonly listen?: string;
   readonly adminListen?: string;
+  readonly workers: number;
   readonly set?: Readonly<Record<string, unknown>>;
 };
 
@@ -23,6 +26,15 @@ const assignment = (text: string, before: Readonly<Record<string, unknown>> = {}
   }
 };
 
+/** More than this is a slip of the finger. */
+const MAX_WORKERS = 256;
+const workersOf = (text: string): number => {
+  if (text === 'auto') return Math.min(MAX_WORKERS, availableParallelism());
+  const count = /^[0-9]{1,3}$/.test(text) ? Number(text) : 0;
+  if (count < 1 || count > MAX_WORKERS) throw new InvalidArgumentError(`Expected a number from 1 to ${MAX_WORKERS}, or auto.`);
+  return count;
+};
+
 /** `banyan run`: the gateway itself. Without `--config`, `--legacy` stands alone: a plain transparent proxy that reads no file. */
 export const registerRun: Register = (program, io) => {
   program
@@ -32,8 +44,10 @@ export const registerRun: Register = (program, io) => {
     .option('--legacy <url>', 'the monolith, e.g. http://127.0.0.1:3000')
     .option('--listen <host:port>', 'where clients connect')
     .option('--admin-listen <host:port>', 'where operators connect')
+    .option('--workers <n>', 'processes that serve requests; auto = one for each processor', workersOf, 1)
     .option('--set <key=value>', 'override one key of the configuration; may be repeated', assignment)
     .action(async (flags: Flags) => {
+      const ending = expectEnding();
       const found = flags.config ?? findConfigFile();
       const file = flags.config === undefined && flags.legacy !== undefined ? undefined : found;
       if (file === undefined && flags.legacy === undefined)
@@ -47,6 +61,6 @@ export const registerRun: Register = (program, io) => {
       const { config } = await loadOrExit(io, { file, overrides });
       // Loaded late, so that no other command pays for the data plane.
       const { runGateway } = await import('../main.ts');
-      await runGateway({ config, configFile: file, overrides });
+      await runGateway({ config, configFile: file, overrides, workers: flags.workers, ending });
     });
 };

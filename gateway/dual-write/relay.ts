@@ -59,6 +59,15 @@ const REFUSE_COMMANDS = 0.95;
 /** Full jitter (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). */
 const backoff = (failures: number): number => Math.random() * Math.min(MAX_BACKOFF_MS, 50 * 2 ** Math.min(failures, 10));
 
+/** Age of a context's oldest fact that is not on the stream yet, ms; 0 when there is none. */
+export const oldestUnpublishedAgeMs = async (db: Knex, context: string): Promise<number> => {
+  const answer = (await db.raw(
+    `select coalesce(extract(epoch from clock_timestamp() - min(created_at)) * 1000, 0) as age from banyan.outbox where context = ? and published_at is null`,
+    [context],
+  )) as { rows: { age: string }[] };
+  return Math.round(Number(answer.rows[0]!.age));
+};
+
 /** Moves outbox rows to the stream, in order per subject, at least once. */
 export const createRelay = (deps: RelayDeps): Relay => {
   const { db, stream, log, memberId } = deps;
@@ -259,13 +268,7 @@ export const createRelay = (deps: RelayDeps): Relay => {
     wake: sending.wake,
     backlog: () => backlog,
     backlogFull: () => backlog.bytes >= REFUSE_COMMANDS * deps.maxBacklogBytes,
-    oldestUnpublishedAgeMs: async (context) => {
-      const answer = (await db.raw(
-        `select coalesce(extract(epoch from clock_timestamp() - min(created_at)) * 1000, 0) as age from banyan.outbox where context = ? and published_at is null`,
-        [context],
-      )) as { rows: { age: string }[] };
-      return Math.round(Number(answer.rows[0]!.age));
-    },
+    oldestUnpublishedAgeMs: (context) => oldestUnpublishedAgeMs(db, context),
     stats: () => ({ ...totals, lanes: lanes.held().size }),
     trouble: () => trouble,
   };

@@ -16,10 +16,19 @@ export type FlagsDeps = {
   readonly seeds: readonly FlagSeed[];
   /** Last-known-good and local kills are kept here; null = nowhere. */
   readonly stateFile: string | null;
+  /** Of a worker: what its primary serves now. The primary alone seeds the store, keeps the file and merges kills; `follow` tells of changes. */
+  readonly primary?: FlagsSnapshot | undefined;
   readonly pollMs?: number;
   readonly heartbeatMs?: number;
   readonly now: () => number;
   readonly log: Logger;
+};
+
+/** What a primary tells its workers. */
+export type FlagsSnapshot = {
+  readonly flags: readonly StoredFlag[];
+  /** Contexts killed here that the store has not heard of yet. */
+  readonly kills: readonly string[];
 };
 
 /** The in-memory copy that requests read, and the heartbeat that tells other processes which version it serves. */
@@ -41,6 +50,9 @@ export type Flags = {
   /** Kills without the store: kept on disk with who asked and why, merged into every later snapshot until the store has it. */
   killLocally(contexts: readonly string[], by: { readonly actor: string; readonly reason: string }): Promise<void>;
   pendingKills(): string[];
+  snapshot(): FlagsSnapshot;
+  /** Takes over what the primary serves: its kills at once; the rest too without a store, else by reading the store. Rejects when that does not answer. */
+  follow(snapshot: FlagsSnapshot): Promise<void>;
   onChange(listener: (flag: StoredFlag, before: StoredFlag | undefined) => void): () => void;
 };
 
@@ -91,6 +103,9 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   let flags = new Map<string, StoredFlag>();
   let freshAt = Number.NEGATIVE_INFINITY;
   let kills = new Map<string, LocalKill>();
+  /** The primary's kills, and those of them that the store has by now: the next reading may lift them. */
+  const toldKills = new Set(deps.primary?.kills);
+  const liftable = new Set<string>();
   let stopped = false;
   let refreshing: Promise<void> | null = null;
   let queued: Promise<void> | null = null;
@@ -113,7 +128,9 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   };
 
   const adopt = (loaded: readonly StoredFlag[]): void => {
-    const next = new Map(loaded.map((flag) => [flag.name, kills.has(flag.name) ? { ...flag, killed: true } : flag]));
+    const next = new Map(
+      loaded.map((flag) => [flag.name, kills.has(flag.name) || toldKills.has(flag.name) ? { ...flag, killed: true } : flag]),
+    );
     const before = flags;
     flags = next;
     let changed = before.size !== next.size;
@@ -165,7 +182,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
 
   /** Until the store has been reached once, its rows may be missing: a start without the store must not leave them so. */
   const seed = async (): Promise<void> => {
-    if (!db || seeded) return;
+    if (!db || seeded || deps.primary) return;
     const further = new Set(lastKnown.filter((flag) => flag.stage === 'cutover' || flag.stage === 'retired').map((flag) => flag.name));
     const refused = await seedFlags(db, seeds, further);
     seeded = true;
@@ -182,7 +199,11 @@ export const createFlags = (deps: FlagsDeps): Flags => {
     await mergeKills();
     const startedAt = now();
     const before = flags;
+    const lifted = [...liftable];
     const loaded = await loadFlags(db);
+    for (const name of lifted) {
+      if (liftable.delete(name)) toldKills.delete(name);
+    }
     freshAt = startedAt;
     adopt(loaded);
     const moved = loaded.some((flag) => before.get(flag.name)?.version !== flag.version);
@@ -231,7 +252,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       kills = new Map((saved?.kills ?? []).map((kill) => [kill.name, kill]));
       lastKnown = saved?.flags ?? [];
       if (!db) {
-        adopt(seeds.map(fromSeed));
+        adopt(deps.primary?.flags ?? seeds.map(fromSeed));
         return;
       }
       try {
@@ -242,12 +263,16 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       } catch (error) {
         const known = new Map(lastKnown.map((flag) => [flag.name, flag]));
         adopt(
-          seeds.map((seed) => {
-            const flag = known.get(seed.name);
-            return flag ? { ...flag, since: new Date(flag.since), updatedAt: new Date(flag.updatedAt) } : fromSeed(seed);
-          }),
+          deps.primary?.flags ??
+            seeds.map((seed) => {
+              const flag = known.get(seed.name);
+              return flag ? { ...flag, since: new Date(flag.since), updatedAt: new Date(flag.updatedAt) } : fromSeed(seed);
+            }),
         );
-        log.warn({ err: error, from: known.size > 0 ? 'disk' : 'file' }, 'the store does not answer: serving the last known flags');
+        log.warn(
+          { err: error, from: deps.primary ? 'primary' : known.size > 0 ? 'disk' : 'file' },
+          'the store does not answer: serving the last known flags',
+        );
       }
       unlisten = deps.listener?.on(FLAG_CHANNEL, () => quietly(refresh, 'flags could not be read')) ?? null;
       timers.push(setInterval(() => quietly(refresh, 'flags could not be read'), deps.pollMs ?? 500));
@@ -305,6 +330,24 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       await saving;
     },
     pendingKills: () => [...kills.keys()],
+    snapshot: () => ({ flags: [...flags.values()], kills: [...kills.keys()] }),
+    async follow(snapshot) {
+      const now = new Set(snapshot.kills);
+      for (const name of toldKills) if (!now.has(name)) liftable.add(name);
+      for (const name of now) {
+        toldKills.add(name);
+        liftable.delete(name);
+      }
+      if (!db) {
+        for (const name of liftable) toldKills.delete(name);
+        liftable.clear();
+        adopt(snapshot.flags);
+        return;
+      }
+      adopt([...flags.values()]);
+      const behind = snapshot.flags.some((flag) => flag.version > (flags.get(flag.name)?.version ?? -1));
+      if (behind || liftable.size > 0) await refresh();
+    },
     onChange(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);

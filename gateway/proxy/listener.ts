@@ -48,10 +48,12 @@ export type Listener = {
   readonly draining: boolean;
   readonly connections: number;
   readonly tunnels: number;
+  /** Requests whose answer is not out yet; counted when asked. */
+  readonly inFlight: number;
   /** For connections to come; files are read anew. Only for a listener that has certificates. @throws AppError `not-configured`, and keeps the former ones */
   setCertificates(sources: readonly CertificateSource[]): void;
-  /** Stops accepting, closes idle connections, lets answers finish and tunnels be ended; whatever is left after `ms` is destroyed. */
-  drain(ms: number): Promise<void>;
+  /** Stops accepting, closes idle connections, lets answers finish and tunnels be ended; whatever is left after `ms` is destroyed. Resolves to how many requests that cut. */
+  drain(ms: number): Promise<number>;
 };
 
 /** Upgrades that must not be tunnelled: h2c would carry requests past every rule here; TLS is not ours to start. */
@@ -136,6 +138,12 @@ export const createListener = (options: ListenerOptions): Listener => {
   const busy = (socket: Socket): boolean => {
     const res = latest.get(socket);
     return res !== undefined && !isOut(res);
+  };
+
+  const countInFlight = (): number => {
+    let sum = http2?.streams ?? 0;
+    for (const socket of clients) if (!tunnels.has(socket) && busy(socket)) sum += 1 + (waiting.get(socket) ?? 0);
+    return sum;
   };
 
   const begin = (req: IncomingMessage, res: ServerResponse): void => {
@@ -228,6 +236,8 @@ export const createListener = (options: ListenerOptions): Listener => {
       })
     : null;
   server.maxConnections = limits.maxConnections;
+  // A worker that is full would otherwise send the connection round among workers that are full too.
+  (server as typeof server & { dropMaxConnection: boolean }).dropMaxConnection = true;
   // Bounded by bytes already; Node would drop the fields beyond a count in silence.
   server.maxHeadersCount = 0;
   server.timeout = 0;
@@ -349,6 +359,9 @@ export const createListener = (options: ListenerOptions): Listener => {
     get tunnels() {
       return tunnels.size;
     },
+    get inFlight() {
+      return countInFlight();
+    },
     setCertificates(sources) {
       if (secure === null || !isSecure(server)) return;
       secure.replace(server, sources);
@@ -356,6 +369,7 @@ export const createListener = (options: ListenerOptions): Listener => {
     },
     drain(ms) {
       draining = true;
+      let cut = 0;
       return new Promise((resolve) => {
         http2?.drain();
         unwatch();
@@ -366,6 +380,7 @@ export const createListener = (options: ListenerOptions): Listener => {
           if (secure !== null) for (const socket of clients) if (socket.bytesRead === 0) socket.destroy();
         }, 100);
         const deadline = setTimeout(() => {
+          cut = countInFlight();
           for (const socket of sockets) socket.destroy();
         }, ms);
         server.close(() => {
@@ -373,7 +388,7 @@ export const createListener = (options: ListenerOptions): Listener => {
           clearTimeout(deadline);
           http2?.stop();
           // The server reports closed a moment before its last sockets do.
-          const settle = () => (sockets.size === 0 ? resolve() : setImmediate(settle));
+          const settle = () => (sockets.size === 0 ? resolve(cut) : setImmediate(settle));
           settle();
         });
         server.closeIdleConnections();

@@ -41,6 +41,8 @@ export type LoggerOptions = {
   readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'silent';
   /** Header and field names that are replaced wherever they stand in a line. */
   readonly redact?: readonly string[];
+  /** The process id of a worker. */
+  readonly worker?: number | undefined;
   /** Default stdout. */
   readonly destination?: DestinationStream;
 };
@@ -69,7 +71,7 @@ export const createLogger = (options: LoggerOptions): Logger => {
   return pino(
     {
       level: options.level,
-      base: { service: 'gateway' },
+      base: { service: 'gateway', ...(options.worker === undefined ? {} : { worker: options.worker }) },
       timestamp: createTimestamp(),
       formatters: {
         level: (level) => ({ level }),

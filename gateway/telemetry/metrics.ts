@@ -159,17 +159,26 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
             );
       },
     });
-  const generation = new Gauge({ name: 'banyan_config_generation', help: 'Rises with every configuration that was taken.', registers });
+  const generation = new Gauge({
+    name: 'banyan_config_generation',
+    help: 'Rises with every configuration that was taken.',
+    aggregator: 'first',
+    registers,
+  });
   const reloaded = new Gauge({
     name: 'banyan_config_last_reload_successful',
     help: '1 when the last configuration was taken, 0 when it was refused.',
+    aggregator: 'first',
     registers,
   });
   const failures = new Counter({ name: 'banyan_journal_failures_total', help: 'Requests whose note could not be taken.', registers });
-  new Gauge({ name: 'banyan_build_info', help: 'Always 1.', labelNames: ['version', 'node'] as const, registers }).set(
-    { version: deps.version, node: deps.nodeVersion },
-    1,
-  );
+  new Gauge({
+    name: 'banyan_build_info',
+    help: 'Always 1.',
+    labelNames: ['version', 'node'] as const,
+    aggregator: 'first',
+    registers,
+  }).set({ version: deps.version, node: deps.nodeVersion }, 1);
   if (flags) {
     new Gauge({
       name: 'banyan_flag_rollout_ratio',

@@ -64,7 +64,7 @@ export const startGateway = async (mode: Mode, setup: GatewaySetup): Promise<{ p
   if (!loaded.ok) throw new Error(loaded.faults.map(formatFault).join('\n'));
   const gateway = await createGateway({ config: loaded.config, version: 'conformance', log: pino({ level: 'silent' }) });
   const urls = await gateway.start();
-  return { port: Number(new URL(urls.gateway).port), stop: () => gateway.stop() };
+  return { port: Number(new URL(urls.gateway).port), stop: async () => void (await gateway.stop()) };
 };
 
 /** A whole gateway with scripted upstreams on both sides. In `plain` mode there is but one. */

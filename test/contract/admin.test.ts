@@ -88,9 +88,9 @@ describe('health', () => {
 
   it('readyz is 503 while draining and before listening', async () => {
     system.set.listening = false;
-    await api().get('/readyz').expect(503, { status: 'starting' });
+    await api().get('/readyz').expect(503, { status: 'starting', reason: 'listener: does not accept connections' });
     system.set.draining = true;
-    await api().get('/readyz').expect(503, { status: 'draining' });
+    await api().get('/readyz').expect(503, { status: 'draining', reason: 'draining: stops after the requests in flight' });
   });
 
   it('readyz stays 200 without the store, and says degraded', async () => {

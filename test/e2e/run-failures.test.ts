@@ -11,7 +11,7 @@ import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 import { type Changes, writeDemoConfig } from '../harness/demo-config.ts';
 import { clientOf, endAll } from '../harness/kinesis-client.ts';
 import { freePort } from '../harness/ports.ts';
-import { type Running, run } from '../harness/processes.ts';
+import { childrenOf, type Running, run } from '../harness/processes.ts';
 import { type TcpSwitch, tcpSwitch, throughPort } from '../harness/tcp-switch.ts';
 import { until } from '../harness/wait.ts';
 
@@ -67,18 +67,6 @@ const cpuSeconds = (pid: number): number => {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) / 100;
 };
-const childrenOf = (pid: number): number[] =>
-  readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .filter((name) => {
-      try {
-        const stat = readFileSync(`/proc/${name}/stat`, 'utf8');
-        return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1] === String(pid);
-      } catch {
-        return false;
-      }
-    })
-    .map(Number);
 
 const refuses = async (running: Running, line: RegExp): Promise<void> => {
   expect(await running.exited).toEqual({ code: 2, signal: null });

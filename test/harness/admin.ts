@@ -229,7 +229,7 @@ export const adminSystem = async (url: string, more: Partial<AdminDeps> = {}, co
     config: () => set.config,
     reload: async () => set.reloaded,
     draining: () => set.draining,
-    listening: () => set.listening,
+    serving: () => ({ listening: set.listening ? 1 : 0, of: 1 }),
     flags,
     moves,
     flips,

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -37,6 +38,30 @@ export type Running = {
 
 /** The repository's root. */
 export const repository = fileURLToPath(new URL('../../', import.meta.url));
+
+/** Ids of the processes that a process has started and that have not ended (Linux). */
+export const childrenOf = (pid: number): number[] =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      const [state, parent] = statOf(name);
+      return parent === String(pid) && state !== 'Z';
+    })
+    .map(Number);
+
+/** Does this process run (Linux)? One that has ended and waits for its parent does not. */
+export const exists = (pid: number): boolean => !['', 'Z'].includes(statOf(String(pid))[0]);
+
+/** State and parent, '' and '' when there is no such process (proc(5), /proc/pid/stat). */
+const statOf = (pid: string): [string, string] => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const [state = '', parent = ''] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return [state, parent];
+  } catch {
+    return ['', ''];
+  }
+};
 
 const KEPT_LINES = 5_000;
 const PATIENCE_MS = 20_000;

@@ -26,6 +26,8 @@ export type Http2Front = {
   accept(socket: Socket): void;
   /** GOAWAY to each client; what is under way goes on, and each connection closes with its last stream. */
   drain(): void;
+  /** Open on all connections. */
+  readonly streams: number;
   /** Ends the supervision. Connections are the listener's to destroy. */
   stop(): void;
 };
@@ -95,6 +97,10 @@ class Http2Connection {
       this.#judge();
     });
     session.on('stream', (stream, headers, _flags, rawHeaders) => this.#begin(stream, headers, rawHeaders));
+  }
+
+  get streams(): number {
+    return this.#open;
   }
 
   /** Closes what has nothing to say. */
@@ -181,6 +187,11 @@ export const createHttp2Front = (options: Http2Options): Http2Front => {
     drain() {
       draining = true;
       for (const connection of connections) connection.close();
+    },
+    get streams() {
+      let sum = 0;
+      for (const connection of connections) sum += connection.streams;
+      return sum;
     },
     stop: () => clearInterval(sweeper),
   };

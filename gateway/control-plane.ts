@@ -1,0 +1,124 @@
+import type { BacklogView, BreakerView } from '@banyan/contracts/admin-api.ts';
+import type { Express } from 'express';
+import { createAdmin } from './admin/admin.ts';
+import { createAuditStore } from './admin/audit-store.ts';
+import type { AdminDeps } from './admin/ports.ts';
+import { createStoreView } from './admin/store-view.ts';
+import { type Config, environment } from './config.ts';
+import type { DualWriting } from './dual-writing.ts';
+import { createFlips } from './flags/flips.ts';
+import { createMoves } from './flags/moves.ts';
+import type { LagWatch } from './lag-watch.ts';
+import { cutoverObstacles } from './live.ts';
+import type { Member } from './member.ts';
+import { parityPort } from './shadowing.ts';
+
+export type ControlPlaneDeps = {
+  readonly member: Member;
+  /** Whose `flags.maxStale` counts for as long as the process lives. */
+  readonly config: Config;
+  readonly version: string;
+  readonly dual: DualWriting | null;
+  readonly lag: LagWatch;
+  readonly breakers: (context: string) => BreakerView;
+  readonly upstreams: AdminDeps['upstreams'];
+  readonly backlog: () => Promise<BacklogView | null>;
+  readonly registry: AdminDeps['registry'];
+  readonly reload: AdminDeps['reload'];
+  readonly draining: AdminDeps['draining'];
+  readonly serving: AdminDeps['serving'];
+  /** Resolves when everybody who serves requests here serves the present flags, or a second later. */
+  readonly settled: () => Promise<void>;
+};
+
+/** What operators reach, and the hand-over of writes that they ask for. */
+export type ControlPlane = {
+  readonly admin: Express;
+  /** Undoes flips whose driver died. */
+  open(): void;
+  listen(): Promise<{ url: string }>;
+  /** No further flip; those under way are undone. */
+  stopFlips(): Promise<void>;
+  stop(): Promise<void>;
+};
+
+const FLIP_RECOVERY_MS = 1000;
+
+export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
+  const { member, dual } = deps;
+  const { flags, log, config } = member;
+  const db = member.store?.db ?? null;
+  const adapterToken = environment('BANYAN_ADAPTER_TOKEN') ?? null;
+  const flips =
+    db && dual
+      ? createFlips({
+          db,
+          flags,
+          memberId: member.id,
+          maxStaleMs: deps.config.flags.maxStale,
+          unresolved: dual.unresolved,
+          inFlight: dual.inFlight,
+          watermark: (context, into, timeoutMs) =>
+            deps.lag.watermark({ context, into, timeoutMs, db, adapterUrl: config().adapter.url, adapterToken }),
+          log,
+          now: () => performance.now(),
+        })
+      : null;
+  const moves = createMoves({
+    db,
+    flags,
+    flips,
+    contextOf: (name) => {
+      const context = config().contexts[name];
+      return context && { firstShareBp: context.ramp.steps[0] ?? 100, cutoverObstacles: cutoverObstacles(config(), name) };
+    },
+  });
+  const settled = async <T>(move: Promise<T>): Promise<T> => {
+    const moved = await move;
+    await deps.settled();
+    return moved;
+  };
+  const admin = createAdmin({
+    version: deps.version,
+    config,
+    reload: deps.reload,
+    draining: deps.draining,
+    serving: deps.serving,
+    flags,
+    moves: {
+      stage: (context, request) => settled(moves.stage(context, request)),
+      kill: (contexts, request) => settled(moves.kill(contexts, request)),
+      revive: (contexts, request) => settled(moves.revive(contexts, request)),
+    },
+    flips,
+    parity: member.hasContexts ? parityPort(member.evidence, member.live) : null,
+    ledger: dual?.port ?? null,
+    audit: db ? createAuditStore(db) : null,
+    store: db ? createStoreView(db, () => config().flags.maxStale) : null,
+    upstreams: deps.upstreams,
+    breakers: deps.breakers,
+    backlog: deps.backlog,
+    registry: deps.registry,
+    adapterToken,
+    now: () => Date.now(),
+    log,
+  });
+  let recovering: NodeJS.Timeout | null = null;
+
+  return {
+    admin: admin.handler,
+    open() {
+      if (flips)
+        recovering = setInterval(
+          () => void flips.recover().catch((error) => log.warn({ err: error }, 'flips could not be looked at')),
+          FLIP_RECOVERY_MS,
+        );
+    },
+    listen: admin.start,
+    async stopFlips() {
+      if (recovering) clearInterval(recovering);
+      await flips?.stop();
+    },
+    stop: admin.stop,
+  };
+};
