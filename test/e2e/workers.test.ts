@@ -161,11 +161,14 @@ describe('two workers', () => {
     await until(() => !exists(before[0]!), { describe: 'the drained worker to end' });
     await replaced(admin!);
     banyan.signal('SIGUSR2');
-    await until(() => !exists(before[1]!) && childrenOf(banyan.pid).length === 2, { describe: 'both workers to be new' });
+    await until(() => !exists(before[1]!) && childrenOf(banyan.pid).length === 2, {
+      describe: 'both workers to be new',
+      timeoutMs: 40_000,
+    });
     going = false;
     await load;
     expect(await counted(admin!, asked + 2)).toBe(asked + 2);
-  });
+  }, 60_000);
 
   it('cannot hold up a scrape by hanging, and what a hung one never took goes to another when it is killed', async () => {
     const banyan = plain();
