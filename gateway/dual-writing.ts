@@ -151,6 +151,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
       log,
       aggregate: streams.aggregate,
       maxBacklogBytes: config.backlog.maxBytes,
+      onFacts: deps.metrics.events,
     });
   }
   const wakeRelay = (): void => (relayElsewhere ?? relay)?.wake();

@@ -89,6 +89,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     evidence,
     now: () => Date.now(),
     random: Math.random,
+    onDropped: (context, why) => metrics.shadowDropped(context, why),
     onJudged: (pair) => metrics.parityCompared(pair.context, pair.verdict.kind),
   });
 

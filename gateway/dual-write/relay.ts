@@ -18,6 +18,8 @@ export type RelayDeps = {
   /** Rows read per lane and round; default 500. */
   readonly rowsPerLane?: number;
   readonly leaseMs?: number;
+  /** Told of facts that the stream took or refused, for metrics. */
+  readonly onFacts?: (context: string, outcome: 'published' | 'failed', count: number) => void;
 };
 
 /** What waits in the outbox, as last counted. */
@@ -46,6 +48,9 @@ export type Relay = {
   /** null, or what keeps facts from the stream, in one line. */
   readonly trouble: () => string | null;
 };
+
+/** `/banyan/{context}/{upstream}` (DESIGN.md section 6). */
+const contextOf = (source: string): string => source.split('/')[2] ?? '';
 
 const BUSY_MS = 20;
 const REST_MS = 100;
@@ -145,6 +150,16 @@ export const createRelay = (deps: RelayDeps): Relay => {
     }
   };
 
+  /** Facts of one record mostly share a source, so they are counted in runs. */
+  const tell = (rows: readonly OutboxRow[], outcome: 'published' | 'failed'): void => {
+    let from = 0;
+    for (let i = 1; i <= rows.length; i++) {
+      if (i < rows.length && rows[i]!.source === rows[from]!.source) continue;
+      deps.onFacts?.(contextOf(rows[from]!.source), outcome, i - from);
+      from = i;
+    }
+  };
+
   const send = async (tokens: ReadonlyMap<number, string>, packed: readonly Packed[]): Promise<void> => {
     const results = await stream.put(packed.map((one) => one.record));
     const sent: { packed: Packed; shardId: string; sequenceNumber: string }[] = [];
@@ -157,9 +172,11 @@ export const createRelay = (deps: RelayDeps): Relay => {
         totals.records += 1;
         totals.facts += one.rows.length;
         totals.bytes += one.record.data.length;
+        tell(one.rows, 'published');
         for (const row of one.rows) lastSent.set(seriesOf(row), BigInt(row.sequence));
       } else {
         totals.failed += 1;
+        tell(one.rows, 'failed');
         if (!result.throttled) refusal = `the stream refused a record: ${result.code}`;
       }
     }

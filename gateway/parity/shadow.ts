@@ -49,6 +49,8 @@ export type ShadowDeps = {
   readonly maxPendingBytes?: number;
   /** Told once per configuration, and again when a rule runs out, of the rules that no longer work. */
   readonly onExpiredRules?: (expired: readonly ExpiredRule[]) => void;
+  /** Told of each copy that was not made or not compared, and why in one word. */
+  readonly onDropped?: (context: string, why: string) => void;
   /** Told of each judged pair, for metrics and logs. */
   readonly onJudged?: (pair: JudgedPair, latencyMs: { readonly primary: number; readonly shadow: number | null }) => void;
 };
@@ -101,6 +103,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
   const leave = (kind: 'dropped' | 'skipped', { context, route }: ShadowInput, why: string): void => {
     bump(counts[kind], why);
     evidence.count(context, route, kind, why);
+    if (kind === 'dropped') deps.onDropped?.(context, why);
   };
 
   const laneOf = (context: string): Lane => {

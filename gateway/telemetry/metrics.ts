@@ -64,8 +64,6 @@ export type RequestSample = Pick<JournalEntry, 'context' | 'route' | 'method' | 
 export type Metrics = {
   readonly registry: Registry;
   request(sample: RequestSample): void;
-  /** How long an upstream took, from sending to the end of its answer. */
-  upstreamAnswered(context: string | null, upstream: Upstream, durationMs: number): void;
   parityCompared(context: string, result: 'match' | 'noise' | 'mismatch' | 'incomparable'): void;
   /** @param reason why a copy was not made or not compared; a fixed word of the code */
   shadowDropped(context: string, reason: string): void;
@@ -88,6 +86,7 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     route: bounded(MAX_LABEL_VALUES),
     reason: bounded(MAX_LABEL_VALUES),
     outcome: bounded(MAX_LABEL_VALUES),
+    resource: bounded(MAX_LABEL_VALUES),
   };
   const requests = new Counter({
     name: 'banyan_requests_total',
@@ -99,13 +98,6 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     name: 'banyan_request_duration_seconds',
     help: 'From the request to the end of its answer.',
     labelNames: ['context', 'route', 'upstream'] as const,
-    buckets: SECONDS,
-    registers,
-  });
-  const upstreamDuration = new Histogram({
-    name: 'banyan_upstream_duration_seconds',
-    help: 'What an upstream took to answer.',
-    labelNames: ['context', 'upstream'] as const,
     buckets: SECONDS,
     registers,
   });
@@ -170,6 +162,24 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     help: '1 when the last configuration was taken, 0 when it was refused.',
     aggregator: 'first',
     registers,
+  });
+  new Gauge({
+    name: 'banyan_resident_memory_bytes',
+    help: 'Memory that the processes of the gateway take.',
+    registers,
+    collect() {
+      this.set(process.memoryUsage.rss());
+    },
+  });
+  new Gauge({
+    name: 'banyan_active_resources',
+    help: 'What keeps the processes busy or waiting, by kind: sockets, timers, servers, …',
+    labelNames: ['type'] as const,
+    registers,
+    collect() {
+      this.reset();
+      for (const type of process.getActiveResourcesInfo()) this.inc({ type: label.resource(type) });
+    },
   });
   const failures = new Counter({ name: 'banyan_journal_failures_total', help: 'Requests whose note could not be taken.', registers });
   new Gauge({
@@ -255,8 +265,6 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
       const route = sample.route === null ? NONE : label.route(sample.route);
       duration.observe({ context, route, upstream }, sample.durationMs / 1000);
     },
-    upstreamAnswered: (context, upstream, durationMs) =>
-      upstreamDuration.observe({ context: context === null ? NONE : label.context(context), upstream }, durationMs / 1000),
     parityCompared: (context, result) => comparisons.inc({ context: label.context(context), result }),
     shadowDropped: (context, reason) => dropped.inc({ context: label.context(context), reason: label.reason(reason) }),
     events: (context, outcome, count = 1) => events.inc({ context: label.context(context), outcome: label.outcome(outcome) }, count),

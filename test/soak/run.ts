@@ -19,6 +19,7 @@ Exit code: 0 nothing unexplained, lost, doubled or leaked; 1 otherwise; 2 usage.
 const STEADY_MIB = 40;
 const STEADY_SHARE = 0.15;
 const STEADY_FILES = 10;
+const STEADY_TIMERS = 10;
 
 const usage = (why: string): never => {
   process.stderr.write(`soak: ${why}\n\n${HELP}`);
@@ -78,4 +79,6 @@ else {
   process.stdout.write(`${'unexplained'.padEnd(20)}${unexplained.length}\n`);
   for (const line of unexplained.slice(0, 50)) process.stdout.write(`  ${line}\n`);
 }
-process.exitCode = report.unexplained.length + report.lost + report.doubled + leaks.length > 0 ? 1 : 0;
+// an absent figure is no proof
+const timersSteady = report.timersAfter - report.timersBefore <= STEADY_TIMERS;
+process.exitCode = report.unexplained.length + report.lost + report.doubled + leaks.length > 0 || !timersSteady ? 1 : 0;

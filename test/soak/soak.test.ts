@@ -6,5 +6,6 @@ it('lets nothing reach clients but what a dying upstream or worker caused, and l
   expect(report).toMatchObject({ unexplained: [], lost: 0, doubled: 0 });
   expect(report.visits).toBeGreaterThan(100);
   expect(Math.min(report.reloads, report.restarts, report.workerKills)).toBeGreaterThan(0);
+  expect(report.timersAfter - report.timersBefore).toBeLessThanOrEqual(10);
   for (const { filesBefore, filesAfter } of report.processes) expect(filesAfter - filesBefore).toBeLessThanOrEqual(10);
 }, 60_000);

@@ -25,6 +25,9 @@ export type SoakReport = {
   readonly byWorkerKill: number;
   /** Faults that nothing explains: each is a bug. */
   readonly unexplained: readonly string[];
+  /** Timers of all processes, idle, before the load and after it. */
+  readonly timersBefore: number;
+  readonly timersAfter: number;
   /** Orders that were acknowledged and are in no upstream's log / stand in the logs more than once. */
   readonly lost: number;
   readonly doubled: number;
@@ -106,6 +109,12 @@ export const soak = async (options: SoakOptions): Promise<SoakReport> => {
       { name: workers > 1 ? 'primary' : 'gateway', pid: gateway.pid },
       ...(elder === undefined ? [] : [{ name: 'worker', pid: elder }]),
     ];
+    /** Of the whole gateway, from its own metrics. */
+    const timers = async (): Promise<number> => {
+      const text = await (await fetch(`http://127.0.0.1:${adminPort}/metrics`)).text();
+      return Number(/^banyan_active_resources\{type="Timeout"\} (\d+)/m.exec(text)?.[1] ?? Number.NaN);
+    };
+    const timersBefore = await timers();
     const filesBefore = watched.map(({ pid }) => filesOf(pid));
     const rss: number[][] = watched.map(() => []);
 
@@ -187,6 +196,7 @@ export const soak = async (options: SoakOptions): Promise<SoakReport> => {
     stop();
     await pause(QUIET_MS);
     const filesAfter = watched.map(({ pid }) => filesOf(pid));
+    const timersAfter = await timers();
 
     const within = (what: Outage['what'], from: number, to: number): boolean =>
       outages.some((outage) => outage.what === what && from <= outage.to + SLACK_MS && to >= outage.from - SLACK_MS);
@@ -214,6 +224,8 @@ export const soak = async (options: SoakOptions): Promise<SoakReport> => {
       byUpstream,
       byWorkerKill,
       unexplained,
+      timersBefore,
+      timersAfter,
       lost: [...placed].filter((id) => !known.has(id)).length,
       doubled: written.length - known.size,
       processes: watched.map(({ name }, i) => ({
