@@ -89,13 +89,17 @@ const MAX_PIPELINED = 1_000;
 const HALF_CLOSED_MS = 1_000;
 
 /** The head is beyond the limits, if it is. The parser's own limit is twice as large, because it cannot tell a long target from long fields. */
-const oversize = (req: IncomingMessage, maxHeaderBytes: number): AppError | null => {
+const oversize = (req: ClientRequest, maxHeaderBytes: number, headBytes?: number): AppError | null => {
   const target = req.url?.length ?? 0;
   if (target > maxHeaderBytes) return new AppError('uri-too-long', `The request target is larger than ${maxHeaderBytes} bytes`);
-  let bytes = target;
+  return (headBytes ?? bytesOf(req)) > maxHeaderBytes ? tooLarge(maxHeaderBytes) : null;
+};
+
+const bytesOf = (req: ClientRequest): number => {
+  let bytes = req.url?.length ?? 0;
   const raw = req.rawHeaders;
   for (let i = 0; i < raw.length; i++) bytes += raw[i]!.length + 2;
-  return bytes > maxHeaderBytes ? tooLarge(maxHeaderBytes) : null;
+  return bytes;
 };
 
 const tooLarge = (maxHeaderBytes: number): AppError => new AppError('headers-too-large', `The head is larger than ${maxHeaderBytes} bytes`);
@@ -230,7 +234,8 @@ export const createListener = (options: ListenerOptions): Listener => {
     ? createHttp2Front({
         limits,
         handler: (req, res) => {
-          if (req.headBytes > limits.maxHeaderBytes) sendProblem(req, res, tooLarge(limits.maxHeaderBytes));
+          const fault = oversize(req, limits.maxHeaderBytes, req.headBytes);
+          if (fault !== null) sendProblem(req, res, fault);
           else if (!answersItself(req, res)) options.handler(req, res);
         },
       })

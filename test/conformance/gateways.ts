@@ -51,7 +51,7 @@ export const startGateway = async (mode: Mode, setup: GatewaySetup): Promise<{ p
     file: 'conformance.yaml',
     text: JSON.stringify({
       version: 1,
-      listen: '127.0.0.1:0',
+      listen: { address: '127.0.0.1:0', http2: true },
       admin: { listen: '127.0.0.1:0' },
       drain: '1s',
       client,

@@ -4,6 +4,11 @@ import { type Heard, judge } from './judge.ts';
 import { bytesOf, FENCE, type Play, type ScriptedUpstream } from './scripted-upstream.ts';
 import { createSignals, type Signals } from './signals.ts';
 
+/** What a case's client does its steps with. */
+export type Client = Pick<RawConnection, 'until' | 'head' | 'message' | 'rest' | 'end' | 'reset' | 'destroy'> & {
+  write(bytes: string): unknown;
+};
+
 /** A proxy under test and the upstreams behind it. */
 export type Stand = {
   readonly port: number;
@@ -13,6 +18,8 @@ export type Stand = {
   readonly patienceMs: number;
   /** Hold it to `want` alone, not also to what else the cited text allows. */
   readonly strict: boolean;
+  /** Another client than one of raw bytes. */
+  readonly dial?: (port: number) => Promise<Client>;
 };
 
 export type Outcome = { readonly passed: boolean; readonly faults: readonly string[] };
@@ -28,7 +35,7 @@ export const play = async (one: Case, stand: Stand): Promise<Outcome> => {
   const steps: readonly ClientStep[] = one.client ?? [one.send ?? '', { answer: 'final', head: one.head ?? false }];
   const heard: Heard[] = [];
   const faults: string[] = [];
-  const clients: RawConnection[] = [];
+  const clients: Client[] = [];
   try {
     await act(steps, stand, signals, heard, clients);
   } catch (error) {
@@ -49,16 +56,10 @@ const within = <T>(work: Promise<T>, ms: number, what: string): Promise<T> => {
   return Promise.race([work, promise]).finally(() => clearTimeout(timer));
 };
 
-const act = async (
-  steps: readonly ClientStep[],
-  stand: Stand,
-  signals: Signals,
-  heard: Heard[],
-  clients: RawConnection[],
-): Promise<void> => {
-  const open = async (): Promise<RawConnection> => {
-    const connection = await rawConnect(stand.port);
-    connection.socket.on('error', () => {});
+const act = async (steps: readonly ClientStep[], stand: Stand, signals: Signals, heard: Heard[], clients: Client[]): Promise<void> => {
+  const dial = stand.dial ?? dialRaw;
+  const open = async (): Promise<Client> => {
+    const connection = await dial(stand.port);
     clients.push(connection);
     return connection;
   };
@@ -87,6 +88,12 @@ const act = async (
       }
     }
   }
+};
+
+const dialRaw = async (port: number): Promise<Client> => {
+  const connection = await rawConnect(port);
+  connection.socket.on('error', () => {});
+  return connection;
 };
 
 /** Null when a plain request on a new connection is answered with what its own upstream answer was. */

@@ -1,10 +1,14 @@
 import { EventEmitter } from 'node:events';
+import { METHODS } from 'node:http';
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { ClientRequest } from '../client.ts';
 
 /** A message that is no request: its stream is answered 400, or 405 for CONNECT. */
 export type Malformed = { readonly why: string; readonly connect: boolean };
+
+/** The same as of HTTP/1.1, so that no upstream sees by one way what it does not by the other. */
+const KNOWN: ReadonlySet<string> = new Set(METHODS);
 
 const DEFAULT_PORT = /:(?:80|443)?$/;
 
@@ -89,6 +93,7 @@ export class Http2Request extends EventEmitter implements ClientRequest {
     this.rawHeaders = flat;
     this.headBytes = bytes;
     if (method === 'CONNECT') this.malformed = { why: 'CONNECT is not offered here', connect: true };
+    else if (!KNOWN.has(method)) this.malformed = { why: 'This method is not known here', connect: false };
     else if (scheme !== 'http' && scheme !== 'https') this.malformed = { why: 'The scheme must be http or https', connect: false };
     else if (path === undefined || path === '') this.malformed = { why: 'The path is missing', connect: false };
     else this.malformed = null;

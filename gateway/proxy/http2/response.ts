@@ -80,13 +80,20 @@ export class Http2Response extends EventEmitter implements ClientResponse, Clien
     const stream = this.#stream;
     if (this.destroyed) return this;
     this.#bodyless = this.req.method === 'HEAD' || status === 204 || status === 205 || status === 304;
-    this.#chunked = !this.#bodyless;
-    for (let i = 0; this.#chunked && i < headers.length; i += 2) {
+    const fields = [':status', String(status)];
+    let sized = false;
+    for (let i = 0; i + 1 < headers.length; i += 2) {
       const name = headers[i]!;
-      if (name.length === 14 && name.toLowerCase() === 'content-length') this.#chunked = false;
+      if (name.length === 14 && name.toLowerCase() === 'content-length') {
+        // RFC 9110 8.6 forbids it, and clients of HTTP/2 reset the stream for it.
+        if (status === 204) continue;
+        sized = true;
+      }
+      fields.push(name, headers[i + 1]!);
     }
+    this.#chunked = !this.#bodyless && !sized;
     if (this.#chunked) stream.on('wantTrailers', () => stream.sendTrailers(this.#trailers ?? {}));
-    stream.respond([':status', String(status), ...headers], { waitForTrailers: this.#chunked });
+    stream.respond(fields, { waitForTrailers: this.#chunked });
     this.statusCode = status;
     this.#headersSent = true;
     return this;
@@ -128,7 +135,12 @@ export class Http2Response extends EventEmitter implements ClientResponse, Clien
 
   breakOff(): void {
     const stream = this.#stream;
-    if (this.#broken || this.destroyed) return;
+    if (this.#broken || this.#ended || this.destroyed) return;
+    // Whole with its head, whatever the upstream did behind it.
+    if (this.#headersSent && this.#bodyless) {
+      this.end();
+      return;
+    }
     this.#broken = true;
     // Not by close(): that ends the writable side first, which makes a cut answer to a GET look whole.
     const reset = (): void => void stream.destroy(new Error('the answer broke off'));
