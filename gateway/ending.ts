@@ -8,8 +8,15 @@ export type Ending = {
   again(then: () => void): void;
 };
 
-/** From now on SIGTERM and SIGINT end nothing by themselves. To be called as early as can be: before, they do. */
+let expected: Ending | null = null;
+
+/** From now on SIGTERM and SIGINT end nothing by themselves, in the whole process. To be called as early as can be; later calls give the same. */
 export const expectEnding = (): Ending => {
+  expected ??= listen();
+  return expected;
+};
+
+const listen = (): Ending => {
   let signal: NodeJS.Signals | null = null;
   let ask = (): void => undefined;
   let again = (): void => undefined;

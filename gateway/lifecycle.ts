@@ -113,8 +113,14 @@ export const greetLegacy = async (config: Config): Promise<void> => {
 
 const plural = (n: number, word: string): string => `${n} ${word}${n === 1 ? '' : 's'}`;
 
+const endEarly = (ending: Ending): never => {
+  say(`stopped while starting (${ending.signal})`);
+  process.exit(0);
+};
+
 /** Starts, unless somebody wants the process to end first: then it ends with 0. It ends with 2 and one line when it cannot start. */
 export const startUnlessEnded = async (running: Running, ending: Ending): Promise<{ gateway: string; admin: string }> => {
+  if (ending.signal !== null) endEarly(ending);
   const starting = running.start();
   const urls = await Promise.race([
     starting.catch((error: unknown) => {
@@ -125,12 +131,11 @@ export const startUnlessEnded = async (running: Running, ending: Ending): Promis
     ending.asked.then(() => null),
   ]);
   if (urls !== null && ending.signal === null) return urls;
-  say(`stopped while starting (${ending.signal})`);
   // nothing was promised to anybody yet: what it waits for may never come
-  setTimeout(() => process.exit(0), START_GRACE_MS);
+  setTimeout(() => endEarly(ending), START_GRACE_MS);
   await starting.catch(() => undefined);
   await running.stop();
-  process.exit(0);
+  return endEarly(ending);
 };
 
 /** Drains, says how far it is once a second, and ends the process with 0. @param now ends everything at once, at a second signal */

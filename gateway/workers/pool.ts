@@ -266,8 +266,9 @@ export const createPool = (deps: PoolDeps): Workers => {
     changed();
   };
 
-  /** Drains one worker; SIGKILL when it does not end. */
+  /** Drains one worker; SIGKILL when it does not end, or has accepted nothing yet. */
   const retire = async (worker: Worker, ms: number): Promise<void> => {
+    if (worker.state === 'starting') worker.process.process.kill('SIGKILL');
     worker.state = worker.state === 'gone' ? 'gone' : 'leaving';
     tell(worker, { type: 'stop', ms });
     const hard = setTimeout(() => {
