@@ -19,7 +19,7 @@ const BACKLOG_LOOK_MS = 250;
 
 /**
  * The primary of a gateway with workers: all but the data plane. It keeps the flags and their file, answers operators, drives flips, runs relay and
- * recovery, and speaks for its workers. docs/adr/0006-workers.md says why.
+ * recovery, and speaks for its workers. docs/adr/0007-workers.md says why.
  */
 export const createPrimary = async (options: PrimaryOptions): Promise<Running> => {
   const { workers, config } = options;
