@@ -14,7 +14,7 @@ const sample = {
   durationMs: 2,
   tunnel: undefined,
 } as const;
-const valueOf = (text: string, name: string): number | undefined => {
+const numberIn = (text: string, name: string): number | undefined => {
   const line = text.split('\n').find((one) => one.startsWith(name));
   return line === undefined ? undefined : Number(line.slice(line.lastIndexOf(' ')));
 };
@@ -39,7 +39,7 @@ it('adds counters and histograms, never goes backwards, and forgets what only th
       'banyan_request_duration_seconds_count',
       'banyan_tunnels{upstream="legacy"}',
       'banyan_config_generation',
-    ].map((name) => valueOf(text, name));
+    ].map((name) => numberIn(text, name));
   };
   expect(await look()).toEqual([7, 7, 10, 3]);
   gathered.left('a');
