@@ -226,7 +226,6 @@ export const createListener = (options: ListenerOptions): Listener => {
             ...secure.options,
             ALPNProtocols: options.http2 ? ['h2', 'http/1.1'] : ['http/1.1'],
             handshakeTimeout: limits.headerTimeoutMs,
-            allowHalfOpen: true,
           },
           serve,
         );
@@ -281,6 +280,8 @@ export const createListener = (options: ListenerOptions): Listener => {
     server.on('tlsClientError', (_error, socket: Socket) => socket.destroy());
   }
   server.on(ready, (socket: Socket) => {
+    // Over TLS only from here: a FIN amid the handshake ends it.
+    socket.allowHalfOpen = true;
     track(clients, socket);
     socket.on('end', () => giveUpHalfClosed(socket));
   });

@@ -10,6 +10,7 @@ import { createListener, type Listener } from '../../gateway/proxy/listener.ts';
 import type { CertificateSource } from '../../gateway/proxy/tls.ts';
 import { type Authority, type Certificate, createAuthority } from '../harness/certificates.ts';
 import { RawConnection, rawServer, statusOf, valuesOf } from '../harness/raw-http.ts';
+import { until } from '../harness/wait.ts';
 import { answering, OK, openRig, type Rig, type RigOptions } from './proxy-rig.ts';
 
 let authority: Authority;
@@ -145,6 +146,21 @@ describe('HTTP/1.1 over TLS', () => {
     const silent = connectTcp(port, '127.0.0.1');
     await once(silent, 'close');
     await raw.closed;
+  });
+
+  it('answers a client that has closed its sending side, and holds nothing for one that left in the handshake', async () => {
+    const { port, listener } = await open({ limits: { headerTimeoutMs: 60_000 } });
+    const raw = await client(port);
+    raw.write(GET);
+    raw.end();
+    expect((await raw.answer()).body.toString()).toBe('ok');
+    await raw.closed;
+    const hello = connectTcp(port, '127.0.0.1');
+    hello.end(Buffer.from([22, 3, 1, 0, 200, 1]));
+    hello.resume();
+    await once(hello, 'close');
+    await dial(port).then((socket) => socket.destroy());
+    await until(() => listener.connections === 0, { describe: 'no connection' });
   });
 
   it('survives who speaks no TLS at all', async () => {
