@@ -3,10 +3,9 @@ import { createServer as createHttpsServer, type Server as HttpsServer } from 'n
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { AppError } from '@banyan/contracts/errors.ts';
-import { prepare } from './call.ts';
 import type { ClientRequest, ClientResponse } from './client.ts';
 import { isRefused, markRefused } from './connection.ts';
-import { METHODS } from './headers.ts';
+import { answersItself, clientFault, oversize } from './first-look.ts';
 import { createHttp2Front } from './http2/front.ts';
 import { tellProtocol } from './preface.ts';
 import { sendProblem } from './problem.ts';
@@ -87,38 +86,6 @@ const closesAsOld = (req: IncomingMessage): boolean => {
 const MAX_PIPELINED = 1_000;
 /** A client that has sent FIN may be half-closed or gone, and only writing tells; so long it may hear nothing and still get its answer. */
 const HALF_CLOSED_MS = 1_000;
-
-/** The head is beyond the limits, if it is. The parser's own limit is twice as large, because it cannot tell a long target from long fields. */
-const oversize = (req: ClientRequest, maxHeaderBytes: number, headBytes?: number): AppError | null => {
-  const target = req.url?.length ?? 0;
-  if (target > maxHeaderBytes) return new AppError('uri-too-long', `The request target is larger than ${maxHeaderBytes} bytes`);
-  return (headBytes ?? bytesOf(req)) > maxHeaderBytes ? tooLarge(maxHeaderBytes) : null;
-};
-
-const bytesOf = (req: ClientRequest): number => {
-  let bytes = req.url?.length ?? 0;
-  const raw = req.rawHeaders;
-  for (let i = 0; i < raw.length; i++) bytes += raw[i]!.length + 2;
-  return bytes;
-};
-
-const tooLarge = (maxHeaderBytes: number): AppError => new AppError('headers-too-large', `The head is larger than ${maxHeaderBytes} bytes`);
-
-/** The final recipient of OPTIONS and TRACE is whoever gets them with nothing left (RFC 9110 7.6.2). */
-const answersItself = (req: ClientRequest, res: ClientResponse): boolean => {
-  if ((req.method !== 'OPTIONS' && req.method !== 'TRACE') || req.headers['max-forwards'] !== '0') return false;
-  try {
-    prepare(req, null, { trusted: () => false });
-  } catch (error) {
-    sendProblem(req, res, error);
-    return true;
-  }
-  if (req.method === 'OPTIONS') {
-    res.writeHead(204, 'No Content', ['Allow', METHODS]);
-    res.end();
-  } else sendProblem(req, res, new AppError('method-not-allowed', 'TRACE is not answered here', { details: { allow: METHODS } }));
-  return true;
-};
 
 const isOut = (res: ServerResponse): boolean => res.writableFinished || res.destroyed;
 
@@ -404,16 +371,3 @@ export const createListener = (options: ListenerOptions): Listener => {
 };
 
 const isSecure = (server: HttpServer | HttpsServer): server is HttpsServer => 'setSecureContext' in server;
-
-const clientFault = (code: string | undefined, maxHeaderBytes: number): AppError => {
-  switch (code) {
-    case 'HPE_HEADER_OVERFLOW':
-      return tooLarge(maxHeaderBytes);
-    case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
-      return new AppError('payload-too-large', 'The chunk extensions are too large');
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return new AppError('request-timeout', 'The head did not come in time');
-    default:
-      return new AppError('bad-request', 'This is not HTTP/1.1 as we read it');
-  }
-};
