@@ -50,7 +50,7 @@ const timeouts = (response: string) =>
     connect: duration().prefault('2s'),
     /** ms from the end of the request to the first byte of the answer. */
     response: duration().prefault(response),
-    /** ms without a byte inside an answer. */
+    /** ms without a byte inside a body: from the upstream, from the client, or taken by the client. */
     idle: duration().prefault('5m'),
   });
 

@@ -190,8 +190,7 @@ export class Exchange implements Leaver, Source {
   }
 
   pause(): void {
-    this.#phase = 'client';
-    this.deadline = Number.POSITIVE_INFINITY;
+    this.#await('client', this.#owner.idleMs);
     this.#connection?.socket.pause();
   }
 
@@ -268,6 +267,7 @@ export class Exchange implements Leaver, Source {
         this.#late(new AppError('upstream-timeout', 'The upstream fell silent', { sent: 'yes', cause: { code: 'IDLE' } }));
         return;
       case 'client':
+        this.fail(new AppError('client-left', 'The client stopped reading', { sent: 'yes' }));
         return;
     }
   }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { type RawConnection, type RawMessage, statusOf, valuesOf } from '../harness/raw-http.ts';
+import { until } from '../harness/wait.ts';
 import { answering, OK, openRig, type Rig, type RigOptions } from './proxy-rig.ts';
 
 let rig: Rig | undefined;
@@ -218,6 +219,34 @@ describe('response bodies', () => {
     await produce(up, size);
     expect(statusOf(await up.message())).toBe(200);
     expect(uploaded).toBe(digest);
+  });
+});
+
+describe('a client that stops reading', () => {
+  it('holds no connection to the upstream for longer than the idle time-out, and sees a broken-off answer', async () => {
+    let gone: Promise<unknown> = new Promise(() => undefined);
+    const begun = new Promise<void>((resolve) => {
+      void openRig(
+        async (connection) => {
+          await connection.head();
+          gone = connection.closed;
+          connection.write(`HTTP/1.1 200 OK\r\nContent-Length: ${64 * 1024 * 1024}\r\n\r\n`);
+          connection.write('x'.repeat(32 * 1024 * 1024));
+          resolve();
+          await connection.closed;
+        },
+        { timeouts: { idleMs: 300 } },
+      ).then(async (opened) => {
+        rig = opened;
+        const client = await opened.client();
+        client.socket.pause();
+        client.write(GET);
+      });
+    });
+    await begun;
+    await gone;
+    await until(() => (rig?.delivered.length ?? 0) > 0, { describe: 'the end of the delivery' });
+    expect(rig?.delivered[0]).toMatchObject({ complete: false, clientLeft: true, truncated: false });
   });
 });
 
