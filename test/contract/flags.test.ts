@@ -543,3 +543,46 @@ describe('a kill at cutover', () => {
     expect(await flips.get(waiting.id)).toMatchObject({ state: 'undone' });
   });
 });
+
+describe('a worker that follows its primary', () => {
+  const killed = (flags: Flags): boolean | undefined => flags.current('order')?.killed;
+
+  it('takes a kill that the store has not heard of at once, and keeps it when the store has it', async () => {
+    const primary = await flagsWith();
+    const worker = await flagsWith({ primary: primary.snapshot() });
+    await primary.killLocally(['order'], by());
+    expect(primary.snapshot().kills).toEqual(['order']);
+    await worker.follow(primary.snapshot());
+    // whatever it reads of a store that does not know of the kill
+    await worker.refresh();
+    expect([killed(worker), (await db('banyan.context').first('killed')).killed]).toEqual([true, false]);
+    await primary.refresh();
+    expect(primary.snapshot().kills).toEqual([]);
+    await worker.follow(primary.snapshot());
+    expect([killed(worker), (await db('banyan.context').first('killed')).killed]).toEqual([true, true]);
+    await db('banyan.context').update({ killed: false, version: db.raw('version + 1') });
+    await primary.refresh();
+    await worker.follow(primary.snapshot());
+    expect(killed(worker)).toBe(false);
+  });
+
+  it('makes no rows: that is the primary’s', async () => {
+    const worker = await flagsWith({ primary: { flags: [], kills: ['order'] } });
+    await worker.refresh();
+    expect(await db('banyan.context').select('name')).toEqual([]);
+  });
+
+  it('starts with what the primary serves, and follows it, where there is no store or it is away', async () => {
+    const primary = await flagsWith({ db: null, seeds: [seed('order', { stage: 'canary', canaryShareBp: 500 })] });
+    const alone = await flagsWith({ db: null, seeds: [seed('order')], primary: primary.snapshot() });
+    const cut = await flagsWith({ db: away(), seeds: [seed('order')], primary: primary.snapshot() });
+    for (const worker of [alone, cut])
+      expect(worker.current('order')).toMatchObject({ stage: 'canary', canaryShareBp: 500, killed: false });
+    await primary.killLocally(['order'], by());
+    await alone.follow(primary.snapshot());
+    await cut.follow(primary.snapshot()).catch(() => undefined);
+    expect([killed(alone), killed(cut)]).toEqual([true, true]);
+    const late = await flagsWith({ db: null, seeds: [seed('order')], primary: primary.snapshot() });
+    expect(killed(late)).toBe(true);
+  });
+});

@@ -96,8 +96,14 @@ it('publish through the relay of the primary', async () => {
   });
   const [count] = await rows<{ n: string }>('select count(*) as n from banyan.outbox');
   expect(Number(count!.n)).toBe(40);
-  const metrics = await (await ask(`${urls.admin}/metrics`)).text();
-  expect(metrics).toMatch(/^banyan_outbox_depth 0$/m);
+  // the backlog is counted once a second
+  const metrics = await until(
+    async () => {
+      const text = await (await ask(`${urls.admin}/metrics`)).text();
+      return /^banyan_outbox_depth 0$/m.test(text) ? text : null;
+    },
+    { describe: 'an empty backlog in the metrics' },
+  );
   expect(metrics).toMatch(/^banyan_config_generation 1$/m);
   expect(metrics.match(/^banyan_build_info\{.*$/gm)).toEqual([expect.stringMatching(/ 1$/)]);
   expect(metrics.match(/^banyan_upstream_hosts\{context="none",upstream="legacy",state="healthy"\} .*$/gm)).toEqual([
