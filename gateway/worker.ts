@@ -10,7 +10,7 @@ import { type Hello, parseToWorker, type ToPrimary } from './workers/protocol.ts
  */
 
 const STATE_MS = 250;
-const METRICS_MS = 1_000;
+const METRICS_MS = 250;
 /** Reading the metrics of many routes is work: at most one part in so many of the time. */
 const METRICS_SHARE = 200;
 const WAKE_MS = 5;

@@ -65,7 +65,8 @@ export type Workers = {
 type Worker = {
   readonly id: string;
   readonly process: Process;
-  readonly startedAt: number;
+  /** When it began to listen, by the monotonic clock; null = not yet. */
+  listensSince: number | null;
   /** `leaving` takes no further connection; its successor has been started. */
   state: 'starting' | 'listening' | 'leaving' | 'gone';
   why: string | null;
@@ -83,8 +84,8 @@ const SETTLE_MS = 1_000;
 const ADOPT_MS = 10_000;
 /** Beyond `drain`: the last writes to the store. */
 const GRACE_MS = 5_000;
-/** One that dies sooner dies young. */
-const YOUNG_MS = 10_000;
+/** One that dies before it listens, or so soon after, dies young. */
+const YOUNG_MS = 1_000;
 const MAX_YOUNG_DEATHS = 5;
 const BACK_OFF_MS = 100;
 const MAX_BACK_OFF_MS = 5_000;
@@ -137,6 +138,7 @@ export const createPool = (deps: PoolDeps): Workers => {
         if (worker.state !== 'starting') return;
         url = message.url;
         worker.state = 'listening';
+        worker.listensSince = performance.now();
         changed();
         return;
       case 'failed':
@@ -189,7 +191,7 @@ export const createPool = (deps: PoolDeps): Workers => {
     const worker: Worker = {
       id: randomUUID(),
       process: forked,
-      startedAt: performance.now(),
+      listensSince: null,
       state: 'starting',
       why: null,
       load: IDLE,
@@ -240,7 +242,7 @@ export const createPool = (deps: PoolDeps): Workers => {
   };
 
   const bury = (worker: Worker, how: string): void => {
-    const young = performance.now() - worker.startedAt < YOUNG_MS;
+    const young = worker.listensSince === null || performance.now() - worker.listensSince < YOUNG_MS;
     youngDeaths = young ? youngDeaths + 1 : 0;
     const why = worker.why ?? how;
     log.error({ worker: worker.process.process.pid, why }, 'a worker died; another one takes its place');
