@@ -25,8 +25,15 @@ const LAST_WORDS_MS = 30_000;
 /** Idle time after which the kernel asks whether the peer is still there, ms. A tunnel has no idle limit, a peer that vanished must still be found. */
 const KEEP_ALIVE_MS = 60_000;
 
-/** A reset goes on as a reset. Only TCP knows it: TLS and unix sockets are cut off without the farewell that a clean end has. */
+/**
+ * A reset goes on as a reset. Only TCP knows it: TLS and unix sockets are cut off without the farewell that a clean end has. Nor is a socket reset
+ * whose FIN is being sent: libuv refuses that (EINVAL), and Node 24 then never closes the socket.
+ */
 const reset = (socket: Socket): void => {
+  if (socket.writableEnded && !socket.writableFinished) {
+    socket.destroy();
+    return;
+  }
   try {
     socket.resetAndDestroy();
   } catch {

@@ -3,11 +3,12 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, connect, createServer as createNetServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import { Tunnel } from '../../gateway/proxy/tunnel.ts';
 import { createAuthority } from '../harness/certificates.ts';
 import { type RawConnection, statusOf, valuesOf } from '../harness/raw-http.ts';
 import { until } from '../harness/wait.ts';
@@ -203,6 +204,32 @@ describe('a WebSocket', () => {
       expect(sha((await got).data as Buffer)).toBe(sha(big));
     }
     await hangUp(near);
+  });
+});
+
+describe('a tunnel', () => {
+  it('is gone for good when one side is reset while the FIN of the other is being sent', async () => {
+    const peers = createNetServer({ allowHalfOpen: true }, (socket) => socket.on('error', () => {}));
+    peers.listen(0, '127.0.0.1');
+    await once(peers, 'listening');
+    const { port } = peers.address() as AddressInfo;
+    const [client, upstream] = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')];
+    await Promise.all([once(client, 'connect'), once(upstream, 'connect')]);
+    for (const socket of [client, upstream]) socket.on('error', () => {});
+    const tunnel = new Tunnel(client, upstream, false, 60_000);
+    const ended = new Promise((resolve) => {
+      tunnel.onEnd = resolve;
+    });
+    client.end();
+    process.nextTick(() => upstream.destroy(new Error('reset')));
+    // ahead of the test's own limit, so that a socket that never closes cannot hold up the others
+    const late = setTimeout(() => {
+      client.destroy();
+      tunnel.onEnd?.({ end: 'drained', bytesUp: 0, bytesDown: 0 });
+    }, 5_000);
+    expect(await ended).toEqual({ end: 'upstream-reset', bytesUp: 0, bytesDown: 0 });
+    clearTimeout(late);
+    peers.close();
   });
 });
 

@@ -70,8 +70,10 @@ export class RawConnection {
     this.socket.destroy();
   }
 
+  /** Not while a FIN is being sent: libuv refuses that, and Node 24 then never closes the socket. */
   reset(): void {
-    this.socket.resetAndDestroy();
+    if (this.socket.writableEnded && !this.socket.writableFinished) this.socket.destroy();
+    else this.socket.resetAndDestroy();
   }
 
   /** What came and was not yet taken. */
