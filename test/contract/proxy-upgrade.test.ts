@@ -249,13 +249,13 @@ describe('a tunnel', () => {
   });
 
   it.each(['client', 'upstream'] as const)('half-closed by its %s ends when nothing moves any more', async (who) => {
-    const { client, upstream, rig } = await openTunnel({ halfClosedMs: 200 });
+    const { client, upstream, rig } = await openTunnel({ halfClosedMs: 2_000 });
     const [done, other] = who === 'client' ? [client, upstream] : [upstream, client];
     done.write('last').end();
     expect(await other.rest()).toBe('last');
     for (let i = 0; i < 4; i++) {
       // each within the limit, all together beyond it
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await new Promise((resolve) => setTimeout(resolve, 700));
       other.write('x');
       expect((await done.bytes(1)).toString()).toBe('x');
     }
