@@ -33,10 +33,20 @@ export const closeAfterReply = (req: ClientRequest, res: ClientResponse): void =
   };
 };
 
-/** By RST; over TLS by a close without its alert, which tells the same (RFC 8446 6.1), because Node cannot reset there. */
-const reset = (socket: Socket): void => {
-  if ('encrypted' in socket) socket.destroy();
-  else socket.resetAndDestroy();
+/**
+ * A reset, where there is one: only TCP knows it, so TLS and unix sockets are cut off without the farewell that a clean end has (RFC 8446 6.1). Nor is a
+ * socket reset whose FIN is being sent: libuv refuses that (EINVAL), and Node 24 then never closes the socket.
+ */
+export const reset = (socket: Socket): void => {
+  if (socket.writableEnded && !socket.writableFinished) {
+    socket.destroy();
+    return;
+  }
+  try {
+    socket.resetAndDestroy();
+  } catch {
+    socket.destroy();
+  }
 };
 
 /**

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { reset } from './connection.ts';
 import { closeFrame, FrameTracker } from './frames.ts';
 
 /** What ended a tunnel first. `drained` and `moved` = the gateway did, because it stops or because the context's traffic went elsewhere. */
@@ -24,22 +25,6 @@ export type Closure = keyof typeof CLOSURES;
 const LAST_WORDS_MS = 30_000;
 /** Idle time after which the kernel asks whether the peer is still there, ms. A tunnel has no idle limit, a peer that vanished must still be found. */
 const KEEP_ALIVE_MS = 60_000;
-
-/**
- * A reset goes on as a reset. Only TCP knows it: TLS and unix sockets are cut off without the farewell that a clean end has. Nor is a socket reset
- * whose FIN is being sent: libuv refuses that (EINVAL), and Node 24 then never closes the socket.
- */
-const reset = (socket: Socket): void => {
-  if (socket.writableEnded && !socket.writableFinished) {
-    socket.destroy();
-    return;
-  }
-  try {
-    socket.resetAndDestroy();
-  } catch {
-    socket.destroy();
-  }
-};
 
 /** One way through a tunnel. Somebody else's pipe moves the bytes until the gateway ends the tunnel; then this does what is left to do. */
 class Way {
