@@ -3,11 +3,13 @@
  * Paths are relative to the repository; `$1` in `to` is what the first group of `from` matched.
  */
 const TEST = '[.]test[.]ts$|^test/|^bench/';
-const FEATURES = 'proxy|resilience|flags|parity|dual-write|admin|telemetry|cli';
+const FEATURES = 'proxy|resilience|flags|parity|dual-write|admin|telemetry|identity|openfeature|cli';
 const npm = (name) => `(^|/)node_modules/${name}(/|$)`;
 
 /** A third-party library has one home folder per package. */
 const HOMES = {
+  jose: '^(gateway/identity|extracted-services/kit)/',
+  '@openfeature/[^/]+': '^gateway/openfeature/',
   opossum: '^gateway/resilience/',
   'http-proxy-middleware': '^gateway/proxy/',
   'murmurhash3js-revisited': '^gateway/core/',
@@ -83,7 +85,7 @@ module.exports = {
     {
       name: 'cli-offline-only',
       comment:
-        'The command line asks the admin API; offline it decodes recorded answers (parity) with the code that judges live ones, and `doctor` asks the stream with the client of the relay.',
+        'The command line asks the admin API; offline it decodes recorded answers (parity) with the code that judges live ones, `doctor` asks the stream with the client of the relay, and tokens are signed by what verifies them (identity).',
       from: { path: '^gateway/cli/', pathNot: TEST },
       to: {
         path: `^gateway/(${FEATURES})/`,
@@ -92,6 +94,7 @@ module.exports = {
           '^gateway/parity/(decode|http-message)[.]ts$',
           '^gateway/dual-write/stream[.]ts$',
           '^gateway/proxy/(check|connect|pem)[.]ts$',
+          '^gateway/identity/(keys|override-token)[.]ts$',
         ],
       },
     },

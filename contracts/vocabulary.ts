@@ -13,7 +13,20 @@ export const OPERATIONS = ['query', 'command'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 
 /** Why a decision fell as it did; shown in `banyan-route`, in logs and by `banyan bucket`. */
-export const REASONS = ['STAGE', 'SPLIT', 'OVERRIDE', 'PINNED', 'KILLED', 'BREAKER', 'ERROR', 'STALE', 'FROZEN', 'NO_CONTEXT'] as const;
+export const REASONS = [
+  'STAGE',
+  'SPLIT',
+  'OVERRIDE',
+  'TARGETING',
+  'PROVIDER',
+  'PINNED',
+  'KILLED',
+  'BREAKER',
+  'ERROR',
+  'STALE',
+  'FROZEN',
+  'NO_CONTEXT',
+] as const;
 export type Reason = (typeof REASONS)[number];
 
 /** What a comparison found. */
@@ -75,4 +88,7 @@ export const HEADERS = {
   /** On responses to the client, when `debugHeaders` is on (RFC 8941 list). */
   route: 'banyan-route',
   idempotencyKey: 'idempotency-key',
+  /** From a client: `CONTEXT=UPSTREAM`, believed only with the token below; never sent on. */
+  override: 'banyan-override',
+  overrideToken: 'banyan-override-token',
 } as const;

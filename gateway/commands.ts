@@ -8,7 +8,6 @@ import {
   type LiveContext,
   type PipelineDeps,
   type RouteSettings,
-  stickyOf,
   THAW_MS,
   unavailable,
 } from './exchange.ts';
@@ -18,11 +17,19 @@ import { holdBack, wholeAnswer } from './proxy/buffered.ts';
 import { type Call, copyOf } from './proxy/call.ts';
 import { readBody } from './proxy/collect.ts';
 import { headerOf } from './proxy/headers.ts';
+import { recognise } from './recognise.ts';
+import { stickyOf } from './sticky.ts';
 
 /** What commands need of the rest of the pipeline. */
 export type CommandSteps = {
   decideNow(x: Exchange, context: LiveContext, maxStage: Stage | undefined): Decision;
-  toExtracted(x: Exchange, context: LiveContext, call: Call, options: { body: Buffer; headers: readonly string[] }): Promise<Answer>;
+  toExtracted(
+    x: Exchange,
+    live: Live,
+    context: LiveContext,
+    call: Call,
+    options: { body: Buffer; headers: readonly string[] },
+  ): Promise<Answer>;
   deliver(x: Exchange, live: Live, answer: Answer): Promise<void>;
 };
 
@@ -123,7 +130,7 @@ export const createCommands = (
       const sent = copyOf(x.call);
       answer =
         side === 'extracted'
-          ? await steps.toExtracted(x, context, sent, { body, headers })
+          ? await steps.toExtracted(x, live, context, sent, { body, headers })
           : await live.legacy.forward(sent, { body, headers });
     } catch (error) {
       const known = error instanceof AppError ? error : null;
@@ -180,7 +187,13 @@ export const createCommands = (
       const authorization = headerOf(x.call.headers, 'authorization') ?? null;
       if (d.writer && key !== undefined && /^[0-9a-f-]{36}$/.test(id)) {
         // contexts may know their clients by different keys
-        const keys = new Set([...live.contexts.values()].map((context) => stickyOf(x.call, context, false).key));
+        const keys = new Set<string | null>();
+        for (const context of live.contexts.values()) {
+          const flag = d.flags.current(context.name);
+          const client = { ...x, operation: 'command' as const };
+          if (flag && context.jwt.key) await recognise(client, context, flag, live, false, false);
+          keys.add(stickyOf(client, context.stickyKey, false).key);
+        }
         for (const stickyKey of keys) {
           const found = await d.writer.status(id, key, { authorization, stickyKey });
           if (found) return steps.deliver(x, live, json(200, 'OK', found));

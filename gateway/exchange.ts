@@ -1,13 +1,16 @@
-import { randomUUID } from 'node:crypto';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Reason, Upstream as Side } from '@banyan/contracts/vocabulary.ts';
+import type { StickySelector } from './config.ts';
 import type { ContextFlag, Decision } from './core/decide.ts';
 import type { Routes } from './core/match.ts';
 import type { Flags } from './flags/flags.ts';
+import type { OverrideTokens } from './identity/override-token.ts';
+import type { Claims, TokenReader } from './identity/tokens.ts';
+import type { Whoami } from './identity/whoami.ts';
+import type { Provided, Provider } from './openfeature/provider.ts';
 import type { CommandWriter, JournalEntry, Pins, ShadowOffer } from './ports.ts';
 import type { Call } from './proxy/call.ts';
 import type { ClientResponse } from './proxy/client.ts';
-import { headerOf } from './proxy/headers.ts';
 import type { Trusted } from './proxy/peer.ts';
 import type { Upstream } from './proxy/upstream.ts';
 import type { Breaker } from './resilience/breaker.ts';
@@ -22,12 +25,21 @@ export type RouteSettings = {
   readonly label: string;
 };
 
+export type OverrideRule = { readonly to: Side; holds(call: Call, claims: Claims | null): boolean };
+
 /** One context as requests meet it; swapped whole at a reload. */
 export type LiveContext = {
   readonly name: string;
   /** Salt of the bucket: the group, else the context. */
   readonly salt: string;
-  readonly stickyKey: readonly { readonly from: 'header' | 'cookie'; readonly name: string }[];
+  readonly stickyKey: readonly StickySelector[];
+  readonly overrides: readonly OverrideRule[];
+  /** Claims are needed for the sticky key; for an override. */
+  readonly jwt: { readonly key: boolean; readonly override: boolean };
+  /** What the OpenFeature provider decides here; null = nothing. */
+  readonly provided: { readonly flag: string; readonly decides: 'upstream' | 'share' } | null;
+  /** Who asks stands in plain headers and cookies: nothing to find out before a decision. */
+  readonly plain: boolean;
   readonly else: 'legacy' | 'refuse' | null;
   readonly extracted: { readonly upstream: Upstream; readonly breaker: Breaker } | null;
   readonly pinMs: number;
@@ -43,6 +55,13 @@ export type Live = {
   readonly contexts: ReadonlyMap<string, LiveContext>;
   readonly legacy: Upstream;
   readonly trusted: Trusted;
+  /** Header of `identity` in lower case, which nobody may bring along; null = none. */
+  readonly strip: string | null;
+  /** Where clients' tokens stand; null = nobody needs them. */
+  readonly tokens: { readonly header: string; readonly reader: TokenReader } | null;
+  readonly overrideTokens: OverrideTokens | null;
+  readonly whoami: Whoami | null;
+  readonly provider: Provider | null;
   readonly debugHeaders: boolean;
   readonly maxStaleMs: number;
 };
@@ -59,8 +78,6 @@ export type PipelineDeps = {
   readonly now: () => number;
 };
 
-/** The cookie that Banyan issues where a canary client has no sticky key of its own. */
-export const ID_COOKIE = 'banyan-id';
 /** How long a command waits for a flip to end before it is refused. */
 export const THAW_MS = 2000;
 
@@ -79,44 +96,13 @@ export type Exchange = {
   decision: Decision | null;
   reason: Reason | null;
   upstream: Side | null;
+  params: Readonly<Record<string, string>>;
   sticky: Sticky;
+  claims: Claims | null;
+  override: Side | null;
+  provided: Provided | null;
   shadowed: boolean;
   pinned: boolean;
-};
-
-const cookieOf = (header: string | undefined, name: string): string | undefined => {
-  if (header === undefined) return undefined;
-  for (const part of header.split(';')) {
-    const at = part.indexOf('=');
-    if (at > 0 && part.slice(0, at).trim() === name) return part.slice(at + 1).trim() || undefined;
-  }
-  return undefined;
-};
-
-const utf8 = new TextDecoder('utf-8', { fatal: true });
-
-/** Node hands header bytes over as Latin-1. What is UTF-8 is read as UTF-8, so that a key has the bucket that `banyan bucket` prints for it. */
-const textOf = (value: string): string => {
-  if (!/[\x80-\xff]/.test(value)) return value;
-  try {
-    return utf8.decode(Buffer.from(value, 'latin1'));
-  } catch {
-    return value;
-  }
-};
-
-/** Banyan's own cookie, once issued, comes before every configured key. */
-export const stickyOf = (call: Call, context: LiveContext, issue: boolean): Sticky => {
-  const cookies = headerOf(call.headers, 'cookie');
-  const own = cookieOf(cookies, ID_COOKIE);
-  if (own !== undefined) return { key: own, issued: null };
-  for (const { from, name } of context.stickyKey) {
-    const value = from === 'header' ? headerOf(call.headers, name) : cookieOf(cookies, name);
-    if (value !== undefined && value !== '') return { key: textOf(value), issued: null };
-  }
-  if (!issue) return { key: null, issued: null };
-  const id = randomUUID();
-  return { key: id, issued: id };
 };
 
 /** Nobody may take this write just now, and nothing was sent. */

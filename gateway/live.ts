@@ -1,7 +1,7 @@
-import { BlockList, isIP } from 'node:net';
 import type { UpstreamView } from '@banyan/contracts/admin-api.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Logger } from 'pino';
+import type { Askers, AskersOf } from './askers.ts';
 import type { Config, ContextConfig, ExtractedConfig, LegacyConfig } from './config.ts';
 import { compileRoutes, type RoutePattern } from './core/match.ts';
 import { planMove } from './core/stage-moves.ts';
@@ -9,6 +9,7 @@ import type { Live, LiveContext, RouteSettings } from './exchange.ts';
 import { createHealth, type Health } from './proxy/health.ts';
 import type { Trusted } from './proxy/peer.ts';
 import { createUpstream, type Upstream, type UpstreamOptions } from './proxy/upstream.ts';
+import { blocksOf, compileClients, isIn } from './recognise.ts';
 import { type Breaker, createBreaker } from './resilience/breaker.ts';
 
 /** Everything that holds sockets or state for one configuration; a reload keeps what did not change. */
@@ -29,6 +30,7 @@ export type LiveParts = Live & {
 type Kept = {
   readonly upstreams: Map<string, { readonly key: string; readonly it: Upstream }>;
   readonly health: Map<string, { readonly key: string; readonly it: Health }>;
+  readonly askers: Map<string, { readonly key: string; readonly it: unknown }>;
 };
 type KeptOf<K extends keyof Kept> = Kept[K] extends Map<string, { readonly it: infer T }> ? T : never;
 type KeepingParts = LiveParts & {
@@ -39,14 +41,8 @@ type KeepingParts = LiveParts & {
 
 const trustOf = (blocks: readonly string[]): Trusted => {
   if (blocks.length === 0) return () => false;
-  const list = new BlockList();
-  for (const block of blocks) {
-    const [address = '', bits] = block.split('/');
-    const family = isIP(address) === 6 ? 'ipv6' : 'ipv4';
-    if (bits === undefined) list.addAddress(address, family);
-    else list.addSubnet(address, Number(bits), family);
-  }
-  return (address) => list.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
+  const list = blocksOf(blocks);
+  return (address) => isIn(list, address);
 };
 
 /** A command goes through the ledger when events or capture hang on its context. */
@@ -86,14 +82,21 @@ export const cutoverObstacles = (config: Config, name: string): string[] => {
   return obstacles;
 };
 
+const NO_ASKERS: Askers = { strip: null, tokens: null, overrideTokens: null, whoami: null, provider: null };
+
 /**
  * Builds what requests read. Upstreams and breakers whose settings are the same as in `before` are kept, with their sockets and counts,
- * and so are active checks. Nothing is checked before `check`.
+ * and so are active checks. Nothing is checked before `check`. `askersOf` null = the configuration needs none of it.
  * @throws AppError `not-configured` when there is no monolith.
  */
-export const compileLive = (config: Config, before: LiveParts | null, log: Pick<Logger, 'info' | 'warn'>): LiveParts => {
+export const compileLive = (
+  config: Config,
+  before: LiveParts | null,
+  log: Pick<Logger, 'info' | 'warn'>,
+  askersOf: AskersOf | null,
+): LiveParts => {
   const previous = before as KeepingParts | null;
-  const kept: Kept = { upstreams: new Map(), health: new Map() };
+  const kept: Kept = { upstreams: new Map(), health: new Map(), askers: new Map() };
   const ending = previous?.ending ?? new Set<Upstream>();
   const keep = <T>(of: keyof Kept, name: string, settings: unknown, create: () => T): T => {
     const key = JSON.stringify(settings);
@@ -174,7 +177,7 @@ export const compileLive = (config: Config, before: LiveParts | null, log: Pick<
     contexts.set(name, {
       name,
       salt: context.group ?? name,
-      stickyKey: context.stickyKey,
+      ...compileClients(name, context, config.overrideToken !== null, config.openfeature !== null),
       else: context.else,
       extracted,
       pinMs: context.pin,
@@ -183,11 +186,20 @@ export const compileLive = (config: Config, before: LiveParts | null, log: Pick<
     });
   }
 
+  const legacyUpstream = upstream('legacy', legacyOptions, legacy, legacyHealth);
+  const askers =
+    askersOf?.(
+      config,
+      legacyUpstream,
+      <T>(name: string, settings: unknown, create: () => T): T => keep('askers', name, settings, create),
+    ) ?? NO_ASKERS;
+
   const parts = {
+    ...askers,
     config,
     routes: compileRoutes(patternsOf(config)),
     contexts,
-    legacy: upstream('legacy', legacyOptions, legacy, legacyHealth),
+    legacy: legacyUpstream,
     shadowLegacy: upstream('shadow-legacy', { ...legacyOptions, connections: Math.min(64, legacy.connections) }, legacy, legacyHealth),
     shadowExtracted,
     breakers,
@@ -210,6 +222,7 @@ export const compileLive = (config: Config, before: LiveParts | null, log: Pick<
     async retire(next: LiveParts | null) {
       for (const [name, breaker] of breakers) if (next?.breakers.get(name) !== breaker) breaker.stop();
       for (const health of left('health', parts, next as KeepingParts | null)) health.stop();
+      if (askers.provider !== null && next?.provider !== askers.provider) await askers.provider.stop();
       const upstreams = left('upstreams', parts, next as KeepingParts | null);
       if (next !== null) for (const one of upstreams) endWhenIdle(one, ending);
       else await Promise.all([...upstreams, ...ending].map((one) => one.stop()));

@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Logger } from 'pino';
+import type { AskersOf } from './askers.ts';
 import type { Config } from './config.ts';
 import type { DualWriting, RelayElsewhere } from './dual-writing.ts';
 import { type FlagSeed, seedsOf } from './flags/flag-store.ts';
@@ -68,6 +69,11 @@ const monotonic = (): number => performance.now();
 
 const seedsIn = (from: Config): FlagSeed[] => seedsOf(Object.entries(from.contexts).map(([name, context]) => ({ name, ...context })));
 
+/** Signatures and providers are loaded only where somebody asks: a plain proxy must be ready in a blink. */
+const needsAskers = ({ jwt, overrideToken, identity, openfeature, contexts }: Config): boolean =>
+  [jwt, overrideToken, identity, openfeature].some((one) => one !== null) ||
+  Object.values(contexts).some((context) => context.stickyKey.some(({ from }) => from === 'jwt'));
+
 const evidenceStoreOf = (store: Store | null, primary: FromPrimary | null): EvidenceStore => {
   const here = store ? createEvidenceStore(store.db) : createMemoryEvidenceStore();
   if (primary === null) return here;
@@ -78,24 +84,36 @@ const evidenceStoreOf = (store: Store | null, primary: FromPrimary | null): Evid
 export const createMember = async (options: MemberOptions): Promise<Member> => {
   const { log, primary } = options;
   refuseUnbuilt(options.config);
-  let live = compileLive(options.config, null, log);
   const id = primary?.id ?? randomUUID();
   // beside the configuration, so that it survives restarts; a plain proxy keeps nothing
   const home = options.configFile === undefined || primary !== null ? null : join(dirname(options.configFile), '.banyan');
+  const secret =
+    primary?.secret ??
+    sealKey({
+      configured: options.config.seal.key,
+      home,
+      needed:
+        Object.values(options.config.contexts).some((context) => isLedgered(options.config, context)) ||
+        (options.config.identity !== null && options.config.identity.key === null),
+      log,
+    });
+  const metrics = createMetrics({
+    version: options.version,
+    nodeVersion: process.version,
+    sources: { ...options.sources, ...(primary === null ? { flags: () => flags.all() } : {}) },
+  });
+  const askersOf = async (config: Config): Promise<AskersOf | null> => {
+    if (!needsAskers(config)) return null;
+    const { createAskers } = await import('./askers.ts');
+    return createAskers({ secret, count: { identity: metrics.identity, provider: metrics.provider }, log });
+  };
+  let live = compileLive(options.config, null, log, await askersOf(options.config));
   const seeds = seedsIn(options.config);
   const hasContexts = seeds.length > 0;
 
   const store = options.config.store === null ? null : await openStore(options.config.store, options.pools, log);
   const db = store?.db ?? null;
   const listener = store?.listener ?? null;
-  const secret =
-    primary?.secret ??
-    sealKey({
-      configured: options.config.seal.key,
-      home,
-      needed: Object.values(options.config.contexts).some((context) => isLedgered(options.config, context)),
-      log,
-    });
   const flags = createFlags({
     db,
     listener,
@@ -111,11 +129,6 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
     log,
   });
   const pins = createPins({ db, listener, secret, now: monotonic, log });
-  const metrics = createMetrics({
-    version: options.version,
-    nodeVersion: process.version,
-    sources: { ...options.sources, ...(primary === null ? { flags: () => flags.all() } : {}) },
-  });
   const evidenceStore = evidenceStoreOf(store, primary);
   const evidence = gatherEvidence({ store: evidenceStore, live: () => live, secret, log });
   flags.onChange((flag, before) => {
@@ -148,8 +161,9 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
     live: () => live,
     config: () => live.config,
     async adopt(config, prepare) {
+      const askers = await askersOf(config);
       const before = live;
-      const next = compileLive(config, before, log);
+      const next = compileLive(config, before, log, askers);
       try {
         prepare(config);
       } catch (error) {

@@ -7,37 +7,45 @@ import type { Observation } from './core/parity/observation.ts';
 import {
   type Exchange,
   frozen,
-  ID_COOKIE,
   type Live,
   type LiveContext,
   type PipelineDeps,
   type RouteSettings,
-  stickyOf,
   THAW_MS,
   unavailable,
 } from './exchange.ts';
 import type { Answer } from './proxy/answer.ts';
 import { type Call, prepare } from './proxy/call.ts';
 import type { ClientRequest, ClientResponse } from './proxy/client.ts';
+import type { ForwardOptions } from './proxy/client-exchange.ts';
 import { readBody } from './proxy/collect.ts';
 import { pairsOf } from './proxy/headers.ts';
 import { sendProblem } from './proxy/problem.ts';
 import { type Delivered, reply } from './proxy/reply.ts';
+import { recognise } from './recognise.ts';
+import { ID_COOKIE, NO_STICKY, stickyOf } from './sticky.ts';
 
 /** A query with a body up to this size can be sent a second time, to legacy. */
 const REPLAYABLE_BYTES = 1024 * 1024;
+
+const TARGETED = /^(?:surrogate-control|(?:[a-z0-9-]+-)?cdn-cache-control)$/;
 
 /** A shared cache must not hand one client's cookie to another; what is stricter already stays as it is. */
 const keepPrivate = (rawHeaders: string[]): void => {
   const kept: string[] = [];
   for (let i = rawHeaders.length - 2; i >= 0; i -= 2) {
-    if (rawHeaders[i]!.toLowerCase() !== 'cache-control') continue;
+    const name = rawHeaders[i]!.toLowerCase();
+    // RFC 9213: what is said to one kind of cache counts there instead of Cache-Control
+    if (TARGETED.test(name)) rawHeaders.splice(i, 2);
+    if (name !== 'cache-control') continue;
     kept.unshift(...rawHeaders[i + 1]!.split(',').map((directive) => directive.trim()));
     rawHeaders.splice(i, 2);
   }
   const rest = kept.filter((directive) => directive !== '' && !/^(public|private|s-maxage)\b/i.test(directive));
   rawHeaders.push('cache-control', ['private', ...rest].join(', '));
 };
+
+const NO_PARAMS: Readonly<Record<string, string>> = {};
 
 const isFailure = (answer: Answer): boolean => answer.status >= 500;
 
@@ -68,7 +76,8 @@ export const createPipeline = (d: PipelineDeps) => {
 
   const deliver = async (x: Exchange, live: Live, answer: Answer): Promise<void> => {
     const headers = debugHeaders(x, live);
-    if (x.sticky.issued !== null && x.flag?.stage === 'canary') {
+    // a cache that revalidates would put the cookie of a 304 beside the answer that it keeps for all (RFC 9111 3.2)
+    if (x.sticky.issued !== null && x.flag?.stage === 'canary' && answer.status !== 304) {
       const secure = x.call.req && 'encrypted' in x.call.req.socket ? '; Secure' : '';
       headers.push('set-cookie', `${ID_COOKIE}=${x.sticky.issued}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000${secure}`);
       keepPrivate(answer.rawHeaders);
@@ -123,6 +132,18 @@ export const createPipeline = (d: PipelineDeps) => {
     return live.legacy.forward(x.call, body ? { body } : undefined);
   };
 
+  /** Tells the service who is logged in, where that is configured. */
+  const withIdentity = async (
+    live: Live,
+    context: LiveContext,
+    call: Call,
+    options: ForwardOptions | undefined,
+  ): Promise<ForwardOptions | undefined> => {
+    const { whoami, strip } = live;
+    const token = whoami === null ? null : await whoami.tokenFor(context.name, call.headers);
+    return token === null || strip === null ? options : { ...options, headers: [...(options?.headers ?? []), strip, token] };
+  };
+
   /** Queries only: an extracted side that fails is answered for by legacy. */
   const withFallback = async (x: Exchange, live: Live, context: LiveContext): Promise<Answer> => {
     const { call } = x;
@@ -135,7 +156,9 @@ export const createPipeline = (d: PipelineDeps) => {
     }
     const body = call.body === 'stream' ? await readBody(call, REPLAYABLE_BYTES) : undefined;
     try {
-      const answer = await extracted.breaker.run(() => extracted.upstream.forward(call, body ? { body } : undefined), isFailure);
+      const sent = body ? { body } : undefined;
+      const options = live.whoami === null ? sent : await withIdentity(live, context, call, sent);
+      const answer = await extracted.breaker.run(() => extracted.upstream.forward(call, options), isFailure);
       if (!isFailure(answer)) {
         x.upstream = 'extracted';
         return answer;
@@ -153,6 +176,7 @@ export const createPipeline = (d: PipelineDeps) => {
   /** Nobody stands in for the owner of a write: an answer passes as it is, no answer is an error that says whether anything was sent. */
   const toExtracted = async (
     x: Exchange,
+    live: Live,
     context: LiveContext,
     call: Call,
     options?: { body?: Buffer; headers?: readonly string[] },
@@ -160,8 +184,9 @@ export const createPipeline = (d: PipelineDeps) => {
     x.upstream = 'extracted';
     const extracted = context.extracted;
     if (!extracted) throw unavailable(context, null);
+    const known = live.whoami === null ? options : await withIdentity(live, context, call, options);
     try {
-      return await extracted.breaker.run(() => extracted.upstream.forward(call, options), isFailure);
+      return await extracted.breaker.run(() => extracted.upstream.forward(call, known), isFailure);
     } catch (error) {
       if (error instanceof AppError && error.sent === 'no' && error.code !== 'client-left') throw unavailable(context, error);
       throw error;
@@ -174,7 +199,7 @@ export const createPipeline = (d: PipelineDeps) => {
         x.shadowed = decision.shadowLegacy && wants(x, context);
         return deliver(x, live, await withFallback(x, live, context));
       case 'extracted-only':
-        return deliver(x, live, await toExtracted(x, context, x.call));
+        return deliver(x, live, await toExtracted(x, live, context, x.call));
       case 'legacy-with-shadow':
         x.shadowed = context.extracted !== null && wants(x, context);
         return deliver(x, live, await toLegacy(x, live));
@@ -188,7 +213,7 @@ export const createPipeline = (d: PipelineDeps) => {
 
   /** A command of a route without events or back-sync: no ledger, no retry, no fallback. */
   const plainCommand = async (x: Exchange, live: Live, context: LiveContext, decision: Decision): Promise<void> => {
-    const answer = decision.kind === 'extracted-only' ? await toExtracted(x, context, x.call) : await toLegacy(x, live);
+    const answer = decision.kind === 'extracted-only' ? await toExtracted(x, live, context, x.call) : await toLegacy(x, live);
     if (x.sticky.key !== null && answer.status < 400 && x.upstream)
       d.pins.set(context.name, x.sticky.key, x.upstream, context.pinMs, false);
     await deliver(x, live, answer);
@@ -198,14 +223,18 @@ export const createPipeline = (d: PipelineDeps) => {
     const flag = d.flags.current(context.name);
     if (!flag) throw new AppError('context-unavailable', `the store does not know the context ${context.name}`, { retryAfterSeconds: 5 });
     x.flag = flag;
-    if (x.sticky.key === null) x.sticky = stickyOf(x.call, context, flag.stage === 'canary');
+    const canary = flag.stage === 'canary';
+    // the key of a query outside canary matters to pins alone
+    if (x.sticky.key === null && (canary || x.operation === 'command' || d.pins.any())) x.sticky = stickyOf(x, context.stickyKey, canary);
     const pin = x.sticky.key === null ? null : d.pins.get(context.name, x.sticky.key);
     x.pinned = pin !== null;
     const decision = decide(flag, {
       operation: x.operation!,
-      bucket: flag.stage === 'canary' && x.sticky.key !== null ? bucketOf(context.salt, x.sticky.key) : 0,
+      bucket: canary && x.sticky.key !== null ? bucketOf(context.salt, x.sticky.key) : 0,
       pin,
-      stale: flag.stage === 'canary' && d.stale(context.name),
+      stale: (canary || x.override === 'extracted') && d.stale(context.name),
+      override: x.override,
+      provided: x.provided,
       maxStage,
     });
     x.decision = decision;
@@ -218,16 +247,21 @@ export const createPipeline = (d: PipelineDeps) => {
     live: Live,
     context: LiveContext,
     settings: RouteSettings,
-    params: Readonly<Record<string, string>>,
     maxStage: Stage | undefined,
   ): Promise<void> => {
-    if (x.operation === 'query' && !d.flags.current(context.name)) return deliver(x, live, await toLegacy(x, live));
+    const flag = d.flags.current(context.name);
+    if (x.operation === 'query' && !flag) return deliver(x, live, await toLegacy(x, live));
     if (context.dual && x.operation === 'command' && d.flags.ageMs() > live.maxStaleMs)
       throw new AppError('store-unavailable', 'the store does not answer: commands of this context must wait', {
         retryable: true,
         retryAfterSeconds: 2,
       });
-    if (x.operation === 'command' && settings.ledgered) return commands.ledgered(x, live, { context, settings, params, maxStage });
+    if (flag && !context.plain) {
+      const finding = recognise(x, context, flag, live, d.pins.any(), true);
+      if (finding !== null) await finding;
+    }
+    if (x.operation === 'command' && settings.ledgered)
+      return commands.ledgered(x, live, { context, settings, params: x.params, maxStage });
     let decision = decideNow(x, context, maxStage);
     if (x.operation === 'query') return query(x, live, context, decision);
     if (decision.kind === 'frozen') {
@@ -257,14 +291,15 @@ export const createPipeline = (d: PipelineDeps) => {
     x.context = context;
     x.label = match.route.rest.label;
     x.operation = match.operation;
-    return owned(x, live, context, match.route.rest, match.params, match.route.maxStage);
+    x.params = match.params;
+    return owned(x, live, context, match.route.rest, match.route.maxStage);
   };
 
   return async (req: ClientRequest, res: ClientResponse): Promise<void> => {
     const live = d.live();
     let x: Exchange | null = null;
     try {
-      const call = prepare(req, res, { trusted: live.trusted });
+      const call = prepare(req, res, live);
       x = {
         call,
         res,
@@ -276,7 +311,11 @@ export const createPipeline = (d: PipelineDeps) => {
         decision: null,
         reason: null,
         upstream: null,
-        sticky: { key: null, issued: null },
+        params: NO_PARAMS,
+        sticky: NO_STICKY,
+        claims: null,
+        override: null,
+        provided: null,
         shadowed: false,
         pinned: false,
       };

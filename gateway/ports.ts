@@ -61,6 +61,8 @@ export type Pins = {
   /** @param stored the terminal commit of a ledgered command has written it already */
   set(context: string, stickyKey: string, side: Side, forMs: number, stored: boolean): void;
   get(context: string, stickyKey: string): Side | null;
+  /** Is anybody pinned at all? */
+  any(): boolean;
 };
 
 /** The shadow path (gateway/parity). `offer` never throws and never delays. */

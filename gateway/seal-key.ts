@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 
 /**
@@ -19,4 +19,13 @@ export const sealKey = (deps: { configured: string | null; home: string | null; 
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
   return readFileSync(file, 'utf8').trim();
+};
+
+/** The one that a gateway with this configuration file has made; null = none. */
+export const keptSealKey = (configFile: string): string | null => {
+  try {
+    return readFileSync(join(dirname(configFile), '.banyan', 'seal.key'), 'utf8').trim();
+  } catch {
+    return null;
+  }
 };

@@ -50,7 +50,7 @@ export type Shadowing = {
 export const createShadowing = (deps: ShadowingDeps): Shadowing => {
   const { live, metrics, evidence } = deps;
   const send = async (side: Side, context: string, copy: ShadowCopy): Promise<Observation> => {
-    const { shadowLegacy, shadowExtracted } = live();
+    const { shadowLegacy, shadowExtracted, whoami, strip } = live();
     const upstream = side === 'legacy' ? shadowLegacy : shadowExtracted.get(context);
     if (!upstream) return { status: 0, headers: [], body: null, complete: false, why: 'unreachable' };
     const call = new Call({
@@ -68,7 +68,12 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
       clientAddress: '',
       requestId: copy.requestId,
     });
-    const answer = await upstream.forward(call, { signal: copy.signal });
+    // the copy must be told what the request itself would be told
+    const token = side === 'extracted' && whoami !== null ? await whoami.tokenFor(context, copy.headers) : null;
+    const answer = await upstream.forward(call, {
+      signal: copy.signal,
+      ...(token === null || strip === null ? {} : { headers: [strip, token] }),
+    });
     const got = await collect(answer, copy.bodyLimitBytes);
     return {
       status: answer.status,

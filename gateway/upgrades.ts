@@ -4,13 +4,15 @@ import { AppError, STATUS_OF } from '@banyan/contracts/errors.ts';
 import type { Upstream as Side } from '@banyan/contracts/vocabulary.ts';
 import { bucketOf } from './core/bucket.ts';
 import { type ContextFlag, decide } from './core/decide.ts';
-import { type Live, type LiveContext, type PipelineDeps, stickyOf, unavailable } from './exchange.ts';
+import { type Live, type LiveContext, type PipelineDeps, unavailable } from './exchange.ts';
 import type { JournalEntry } from './ports.ts';
-import { type Call, prepare } from './proxy/call.ts';
+import { type Call, callWith, prepare } from './proxy/call.ts';
 import { refuseRaw } from './proxy/refuse-raw.ts';
 import type { Tunnel } from './proxy/tunnel.ts';
 import type { Carried, Upgrader } from './proxy/upgrade.ts';
 import type { Upstream } from './proxy/upstream.ts';
+import { type Client, recognise } from './recognise.ts';
+import { NO_STICKY, stickyOf } from './sticky.ts';
 
 export type UpgradesDeps = Pick<PipelineDeps, 'live' | 'flags' | 'pins' | 'stale' | 'journal' | 'now'> & {
   readonly upgrader: Upgrader;
@@ -41,6 +43,7 @@ type Place = {
   readonly context: LiveContext;
   readonly label: string;
   readonly operation: 'query' | 'command';
+  readonly params: Readonly<Record<string, string>>;
   readonly maxStage: JournalEntry['stage'];
 };
 
@@ -84,6 +87,7 @@ export const createUpgrades = (d: UpgradesDeps): Upgrades => {
       context: live.contexts.get(route.context)!,
       label: route.rest.label,
       operation: match.operation,
+      params: match.params,
       maxStage: route.maxStage ?? null,
     };
   };
@@ -107,14 +111,14 @@ export const createUpgrades = (d: UpgradesDeps): Upgrades => {
     };
   };
 
-  const carry = async (trip: Trip, upstream: Upstream, side: Side): Promise<Carried> => {
+  const carry = async (trip: Trip, upstream: Upstream, side: Side, call: Call = trip.call): Promise<Carried> => {
     trip.upstream = side;
     const standing = await upstream.stand();
     if (trip.socket.destroyed) {
       standing.socket.destroy();
       throw new AppError('client-left', 'The client left', { sent: 'no' });
     }
-    return upgrader.carry(trip.call, trip.req, trip.socket, trip.head, standing);
+    return upgrader.carry(call, trip.req, trip.socket, trip.head, standing);
   };
 
   const divert = async (trip: Trip, live: Live, context: LiveContext, fallback: boolean): Promise<Carried> => {
@@ -124,9 +128,11 @@ export const createUpgrades = (d: UpgradesDeps): Upgrades => {
       trip.reason = 'ERROR';
       return carry(trip, live.legacy, 'legacy');
     }
+    const token = live.whoami === null ? null : await live.whoami.tokenFor(context.name, trip.call.headers);
+    const call = token === null || live.strip === null ? trip.call : callWith(trip.call, [live.strip, token]);
     try {
       return await extracted.breaker.run(
-        () => carry(trip, extracted.upstream, 'extracted'),
+        () => carry(trip, extracted.upstream, 'extracted', call),
         (carried) => carried.status >= 500,
       );
     } catch (error) {
@@ -143,14 +149,29 @@ export const createUpgrades = (d: UpgradesDeps): Upgrades => {
     const { context, operation } = place;
     trip.note = { ...trip.note, context: context.name, route: place.label, operation };
     if (operation === 'command') throw new AppError('bad-request', 'A command cannot be upgraded to another protocol');
-    const flag = d.flags.current(context.name);
+    let flag = d.flags.current(context.name);
     if (!flag) return carry(trip, live.legacy, 'legacy');
-    const sticky = stickyOf(trip.call, context, false).key;
+    const client: Client = {
+      call: trip.call,
+      params: place.params,
+      operation,
+      sticky: NO_STICKY,
+      claims: null,
+      override: null,
+      provided: null,
+    };
+    if (!context.plain) {
+      await recognise(client, context, flag, live, true, false);
+      flag = d.flags.current(context.name) ?? flag;
+    }
+    const sticky = stickyOf(client, context.stickyKey, false).key;
     const decision = decide(flag, {
       operation,
       bucket: flag.stage !== 'canary' ? 0 : sticky === null ? LAST_BUCKET : bucketOf(context.salt, sticky),
       pin: sticky === null ? null : d.pins.get(context.name, sticky),
-      stale: flag.stage === 'canary' && d.stale(context.name),
+      stale: (flag.stage === 'canary' || client.override === 'extracted') && d.stale(context.name),
+      override: client.override,
+      provided: client.provided,
       maxStage: place.maxStage ?? undefined,
     });
     trip.note = { ...trip.note, decisionKind: decision.kind, stage: flag.stage };
@@ -175,7 +196,7 @@ export const createUpgrades = (d: UpgradesDeps): Upgrades => {
     const live = d.live();
     let trip: Trip | null = null;
     try {
-      const call = prepare(req, null, { trusted: live.trusted });
+      const call = prepare(req, null, live);
       const note = {
         requestId: call.requestId,
         context: null,
@@ -228,7 +249,7 @@ export const createUpgrades = (d: UpgradesDeps): Upgrades => {
     takes(req) {
       try {
         const live = d.live();
-        return placeOf(live, prepare(req, null, { trusted: live.trusted }))?.operation !== 'command';
+        return placeOf(live, prepare(req, null, live))?.operation !== 'command';
       } catch {
         return true; // refused by name when it is tried
       }

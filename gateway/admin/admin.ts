@@ -12,6 +12,7 @@ import { createContextViews } from './context-views.ts';
 import { type Endpoint, parse } from './endpoint.ts';
 import { evidenceRoutes } from './evidence-routes.ts';
 import { createLive } from './live.ts';
+import { ofrepRouter } from './ofrep.ts';
 import { openapiOf } from './openapi.ts';
 import { PEER_HEADER } from './peers.ts';
 import type { AdminDeps } from './ports.ts';
@@ -118,6 +119,7 @@ export const createAdmin = (deps: AdminDeps): Admin => {
   });
   for (const endpoint of endpoints) api[endpoint.method](endpoint.path, run(endpoint));
   app.use('/api/v1', api);
+  app.use('/ofrep/v1', ofrepRouter(deps.flags, identify));
   app.use(express.static(join(import.meta.dirname, 'page'), { etag: false, lastModified: false, cacheControl: false, redirect: false }));
   app.use((req, _res, next) => next(notThere(req)));
 

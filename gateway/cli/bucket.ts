@@ -2,8 +2,7 @@ import { parsePercent } from '@banyan/contracts/config-values.ts';
 import { STAGES, type Stage } from '@banyan/contracts/vocabulary.ts';
 import { InvalidArgumentError, Option } from 'commander';
 import { z } from 'zod';
-import { bucketOf } from '../core/bucket.ts';
-import { decide } from '../core/decide.ts';
+import { decideKey } from '../core/decide-key.ts';
 import { adminClient, withAdminOptions } from './client.ts';
 import { cannot } from './exit.ts';
 import { loadOrExit } from './load.ts';
@@ -48,23 +47,13 @@ export const registerBucket: Register = (program, io) => {
       if (key === '') throw cannot('the key is empty, and an empty key has no bucket');
       const standing = flags.config === undefined ? await askGateway(context, flags) : await readFile(context, flags.config);
       const stage = flags.stage ?? standing.stage;
-      const bucket = bucketOf(standing.group ?? context, key);
       const owner = stage === 'cutover' || stage === 'retired' ? ('extracted' as const) : ('legacy' as const);
-      const decision = decide(
-        {
-          name: context,
-          epoch: 0,
-          version: 0,
-          frozen: false,
-          owner,
-          ...standing,
-          stage,
-          canaryShareBp: flags.percent ?? standing.canaryShareBp,
-        },
-        { operation: 'query', bucket, pin: null, stale: false },
+      const canaryShareBp = flags.percent ?? standing.canaryShareBp;
+      const { bucket, upstream, reason } = decideKey(
+        { name: context, epoch: 0, version: 0, frozen: false, owner, ...standing, stage, canaryShareBp },
+        key,
       );
-      const upstream = decision.kind === 'extracted-only' || decision.kind === 'extracted-with-fallback' ? 'extracted' : 'legacy';
-      io.out(JSON.stringify({ context, key, bucket, upstream, reason: decision.reason }));
+      io.out(JSON.stringify({ context, key, bucket, upstream, reason }));
     });
 
   const readFile = async (name: string, file: string): Promise<Standing> => {

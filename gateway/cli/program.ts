@@ -9,9 +9,11 @@ import { registerConfig } from './config.ts';
 import { registerDev } from './dev.ts';
 import { registerDoctor } from './doctor.ts';
 import { Exit } from './exit.ts';
+import { registerIdentity } from './identity.ts';
 import { registerKill } from './kill.ts';
 import { registerLedger } from './ledger.ts';
 import { groupOf, type Io, processIo, type Register } from './output.ts';
+import { registerOverride } from './override.ts';
 import { registerParityCompare } from './parity-compare.ts';
 import { registerParityReport } from './parity-report.ts';
 import { registerRun } from './run.ts';
@@ -30,6 +32,8 @@ const COMMANDS: readonly Register[] = [
   registerStatus,
   registerStage,
   registerKill,
+  registerOverride,
+  registerIdentity,
   registerParityReport,
   registerLedger,
   registerAudit,

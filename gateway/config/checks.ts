@@ -4,6 +4,7 @@ import { checkListenerTls } from './listeners.ts';
 import type { Config, ContextConfig, RouteConfig } from './schema.ts';
 import { paramsOf, placesOf } from './syntax.ts';
 import { checkUpstream } from './upstream-checks.ts';
+import { checkClients, checkWho } from './who-checks.ts';
 
 /** Rules that look at more than one place. They run on whatever could be parsed, so that every fault is reported at once. */
 export type CheckInput = {
@@ -243,6 +244,7 @@ export const check = (input: CheckInput): Checked => {
   checkListenerTls(input, fault, warn);
   checkRoutes(input, fault);
   checkGroups(input, fault);
+  checkWho(input, fault, warn);
   for (const [name, context] of Object.entries(config.contexts)) {
     const at: Path = ['contexts', name];
     if (context.extracted === null && context.stage !== 'legacy' && !says([...at, 'extracted']))
@@ -252,6 +254,7 @@ export const check = (input: CheckInput): Checked => {
     if (context.share > 0 && context.stage !== 'canary')
       warn([...at, 'share'], `is read only at stage canary, and this context starts at ${context.stage}`);
     checkEvents(input, name, context, fault);
+    checkClients(config, name, context, fault, warn);
     checkParity(input.today, [...at, 'parity'], context.parity, fault, warn);
     const { steps, gate } = context.ramp;
     if (steps.some((step, index) => index > 0 && step <= (steps[index - 1] ?? 0)))

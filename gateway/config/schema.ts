@@ -24,6 +24,7 @@ import {
   whole,
   yesNo,
 } from './values.ts';
+import { cidr, identity, jwt, openfeature, overrides, overrideToken, provided, stickyKeys } from './who.ts';
 
 /** A header line `Name: value`, e.g. `authorization: Bearer …`. */
 const headerLine = () =>
@@ -32,16 +33,6 @@ const headerLine = () =>
     return found === null
       ? { ok: false, expected: 'a header such as "authorization: Bearer TOKEN"' }
       : { ok: true, value: { name: (found[1] ?? '').toLowerCase(), value: (found[2] ?? '').trim() } };
-  });
-
-const cidr = () =>
-  textual('an address block such as 10.0.0.0/8, or one address', (raw) => {
-    const [ip = '', bits, more] = raw.trim().split('/');
-    const v4 = /^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$/.test(ip);
-    const v6 = ip.includes(':') && URL.canParse(`http://[${ip}]/`);
-    const most = v4 ? 32 : 128;
-    const fits = (v4 || v6) && more === undefined && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= most));
-    return fits ? { ok: true, value: raw.trim() } : { ok: false, expected: 'an address block such as 10.0.0.0/8, or one address' };
   });
 
 const timeouts = (response: string) =>
@@ -224,17 +215,6 @@ const ramp = object({
   }).prefault({}),
 });
 
-const stickySelector = () =>
-  textual('header:NAME or cookie:NAME', (raw) => {
-    const found = /^(header|cookie):([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$/.exec(raw.trim());
-    if (found === null) return { ok: false, expected: 'header:NAME or cookie:NAME' };
-    const name = found[2] ?? '';
-    return {
-      ok: true,
-      value: found[1] === 'header' ? ({ from: 'header', name: name.toLowerCase() } as const) : ({ from: 'cookie', name } as const),
-    };
-  });
-
 const context = object({
   /** Contexts of one group share salt, stage, share, kill and flip. */
   group: text(63).nullable().prefault(null),
@@ -244,12 +224,10 @@ const context = object({
   /** The extracted service; null while there is none, and then the stage is `legacy`. */
   extracted: extracted.nullable().prefault(null),
   /** First one present wins; empty = a `banyan-id` cookie is issued. */
-  stickyKey: z
-    .union([stickySelector(), list(stickySelector(), 'a list of header:NAME and cookie:NAME')], {
-      error: 'a list of header:NAME and cookie:NAME',
-    })
-    .transform((value) => (Array.isArray(value) ? value : [value]))
-    .prefault([]),
+  stickyKey: stickyKeys(),
+  overrides: overrides(),
+  /** Asks the OpenFeature provider in canary; null = the flag alone decides. */
+  openfeature: provided.nullable().prefault(null),
   /** Only the first start reads it; the store owns it afterwards. */
   stage: oneOf(STAGES).prefault('legacy'),
   /** Canary share in basis points with which `stage: canary` starts; read only then. */
@@ -274,24 +252,6 @@ const context = object({
   parity: paritySchema.prefault({}),
   events: list(event, 'a list of { when, type, aggregate, data, mode }').prefault([]),
   ramp: ramp.prefault({}),
-});
-
-const identity = object({
-  /** Asked of legacy with the client's credentials. */
-  from: textual('GET PATH such as GET /whoami', (raw) => {
-    const found = /^GET\s+(\/\S*)(?:\s+on\s+legacy)?$/.exec(raw.trim());
-    return found === null
-      ? { ok: false, expected: 'GET PATH such as GET /whoami' }
-      : { ok: true, value: { method: 'GET' as const, path: found[1] ?? '/' } };
-  }),
-  cache: duration().prefault('30s'),
-  /** Header that carries the signed JWT, in lower case. */
-  as: textual('header:NAME such as header:x-banyan-identity', (raw) => {
-    const found = /^header[: ]\s*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$/.exec(raw.trim());
-    return found === null
-      ? { ok: false, expected: 'header:NAME such as header:x-banyan-identity' }
-      : { ok: true, value: { header: (found[1] ?? '').toLowerCase() } };
-  }).prefault('header:x-banyan-identity'),
 });
 
 const streams = object({
@@ -337,6 +297,9 @@ export const configSchema = object({
     capture: oneOf(['trigger', 'wal', 'outbox']).prefault('trigger'),
   }).prefault({}),
   identity: identity.nullable().prefault(null),
+  jwt: jwt.nullable().prefault(null),
+  overrideToken: overrideToken.nullable().prefault(null),
+  openfeature: openfeature.nullable().prefault(null),
   trustedProxies: list(cidr(), 'a list of address blocks').prefault([]),
   debugHeaders: yesNo().prefault(false),
   /** null = none (or the embedded one under `banyan dev`). */
@@ -405,7 +368,7 @@ export type LegacyConfig = Config['legacy'];
 export type AdapterConfig = Config['adapter'];
 export type StreamsConfig = NonNullable<Config['streams']>;
 export type ExtractedConfig = NonNullable<ContextConfig['extracted']>;
-export type StickyKeySelector = ContextConfig['stickyKey'][number];
+export type { OverrideCondition, ProviderFactory, StickySelector } from './who.ts';
 export type BreakerConfig = ContextConfig['breaker'];
 export type ShadowConfig = ContextConfig['shadow'];
 export type ParityConfig = ContextConfig['parity'];

@@ -2,9 +2,13 @@
 const MASK = '***';
 
 const SECRET_KEYS = new Set(['token', 'key', 'value']);
-const SECRET_PARENTS: Readonly<Record<string, readonly string[]>> = { key: ['seal', 'tls'], value: ['auth'], token: ['tokens'] };
+const SECRET_PARENTS: Readonly<Record<string, readonly string[]>> = {
+  key: ['seal', 'tls', 'jwt', 'overrideToken', 'identity'],
+  value: ['auth'],
+  token: ['tokens', 'openfeature'],
+};
 
-/** A copy of a configuration that may be shown: tokens, the seal's key, TLS keys, the reconciler's header and passwords in addresses are `***`, functions are named. */
+/** A copy of a configuration that may be shown: tokens, keys, the reconciler's header and passwords in addresses are `***`, functions are named. */
 export const maskSecrets = (config: unknown): unknown => {
   const walk = (value: unknown, key: string, parent: string): unknown => {
     if (typeof value === 'function') return `[function ${value.name || 'anonymous'}]`;

@@ -25,6 +25,10 @@ export type Circumstances = {
   readonly pin: Upstream | null;
   /** The extracted side's lag exceeds what a pin covers. */
   readonly stale: boolean;
+  /** Somebody fixed the side of this query. Moves queries before cutover only; pins and lag still hold. */
+  readonly override?: Upstream | null | undefined;
+  /** What an OpenFeature provider said, instead of bucket and share; read in canary only. */
+  readonly provided?: { readonly extracted: boolean; readonly reason: 'TARGETING' | 'PROVIDER' } | null | undefined;
   /** Caps the stage for queries of this route. */
   readonly maxStage?: Stage | undefined;
 };
@@ -39,6 +43,16 @@ export type Decision =
 
 const lower = (a: Stage, b: Stage): Stage => (STAGES.indexOf(a) <= STAGES.indexOf(b) ? a : b);
 
+/** Stages in which legacy owns the writes, so that either side may answer a query. */
+const OVERRIDABLE: ReadonlySet<Stage> = new Set(['legacy', 'shadow', 'canary']);
+
+/** To extracted, unless this client's own write may not be there yet. */
+const diverted = (at: Circumstances, reason: Reason, shadowLegacy: boolean): Decision => {
+  if (at.pin === 'legacy') return { kind: 'legacy-with-shadow', reason: 'PINNED' };
+  if (at.stale) return { kind: 'legacy-only', reason: 'STALE' };
+  return { kind: 'extracted-with-fallback', shadowLegacy, reason };
+};
+
 /** Pure. The truth table of DESIGN.md section 5. The share is half-open, so 0 is nobody and 10000 everybody. */
 export const decide = (flag: ContextFlag, at: Circumstances): Decision => {
   const query = at.operation === 'query'; // shadowing a command would run it twice
@@ -46,6 +60,11 @@ export const decide = (flag: ContextFlag, at: Circumstances): Decision => {
   if (flag.killed && flag.stage !== 'retired')
     return !query && flag.stage === 'cutover' ? { kind: 'unavailable', reason: 'KILLED' } : { kind: 'legacy-only', reason: 'KILLED' };
   const stage = query && at.maxStage ? lower(flag.stage, at.maxStage) : flag.stage;
+  if (query && at.override && OVERRIDABLE.has(flag.stage)) {
+    if (at.override === 'legacy') return { kind: stage === 'legacy' ? 'legacy-only' : 'legacy-with-shadow', reason: 'OVERRIDE' };
+    // a route that is capped below canary is never diverted
+    if (!at.maxStage || lower('canary', at.maxStage) === 'canary') return diverted(at, 'OVERRIDE', stage !== 'legacy');
+  }
   switch (stage) {
     case 'legacy':
       return { kind: 'legacy-only', reason: 'STAGE' };
@@ -53,10 +72,9 @@ export const decide = (flag: ContextFlag, at: Circumstances): Decision => {
       return { kind: query ? 'legacy-with-shadow' : 'legacy-only', reason: 'STAGE' };
     case 'canary':
       if (!query) return { kind: 'legacy-only', reason: 'STAGE' };
-      if (at.bucket >= flag.canaryShareBp) return { kind: 'legacy-with-shadow', reason: 'SPLIT' };
-      if (at.pin === 'legacy') return { kind: 'legacy-with-shadow', reason: 'PINNED' };
-      if (at.stale) return { kind: 'legacy-only', reason: 'STALE' };
-      return { kind: 'extracted-with-fallback', shadowLegacy: true, reason: 'SPLIT' };
+      if (at.provided)
+        return at.provided.extracted ? diverted(at, at.provided.reason, true) : { kind: 'legacy-with-shadow', reason: at.provided.reason };
+      return at.bucket < flag.canaryShareBp ? diverted(at, 'SPLIT', true) : { kind: 'legacy-with-shadow', reason: 'SPLIT' };
     case 'cutover':
       if (!query) return { kind: 'extracted-only', reason: 'STAGE' }; // a command that falls back would be lost to its owner
       return { kind: 'extracted-with-fallback', shadowLegacy: true, reason: 'STAGE' };

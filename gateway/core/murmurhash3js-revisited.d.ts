@@ -1,4 +1,4 @@
 declare module 'murmurhash3js-revisited' {
-  const murmur: { x86: { hash32(bytes: Uint8Array | number[], seed?: number): number } };
+  const murmur: { inputValidation: boolean; x86: { hash32(bytes: Uint8Array | number[], seed?: number): number } };
   export default murmur;
 }

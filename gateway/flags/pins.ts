@@ -134,6 +134,7 @@ export const createPins = (
       queue.push({ context, client, side, until: Date.now() + forMs });
       timer ??= setTimeout(announce, ANNOUNCE_MS);
     },
+    any: () => pins.size > 0,
     get(context, stickyKey) {
       if (pins.size === 0) return null;
       const key = `${context}\n${clientOf(context, stickyKey)}`;

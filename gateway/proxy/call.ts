@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { AppError } from '@banyan/contracts/errors.ts';
+import { HEADERS } from '@banyan/contracts/vocabulary.ts';
 import type { ClientRequest, ClientResponse } from './client.ts';
-import { isHopByHop, isIdentity, isInternal, namedByConnection, VIA, VIA_HTTP2, VIA_HTTP10 } from './headers.ts';
+import { isHopByHop, isIdentity, isInternal, namedByConnection, VIA, VIA_HTTP2, VIA_HTTP10, withHeaders } from './headers.ts';
 import { normalisePath } from './path.ts';
 import { clientAddressOf, type Peer, peerOf, type Trusted } from './peer.ts';
 
@@ -10,6 +11,8 @@ export type Leaver = { clientLeft(): void };
 
 export type PrepareOptions = {
   readonly trusted: Trusted;
+  /** A field in lower case that is nobody's to bring along: it says who is logged in. */
+  readonly strip?: string | null;
   /** Default: a believed `X-Request-Id` of the client, else a random UUID. */
   readonly requestId?: () => string;
 };
@@ -29,7 +32,11 @@ type CallFields = {
   readonly acceptsTrailers?: boolean;
   readonly clientAddress: string;
   readonly requestId: string;
+  readonly asked?: AskedSide | null;
 };
+
+/** What a client said in `banyan-override` and `banyan-override-token`; nothing is believed yet, and neither goes on. */
+export type AskedSide = { readonly side: string; readonly token: string };
 
 /** One request, ready to be sent on: what `forward` sends and what the rules look at. */
 export class Call {
@@ -56,6 +63,7 @@ export class Call {
   readonly acceptsTrailers: boolean;
   readonly clientAddress: string;
   readonly requestId: string;
+  readonly asked: AskedSide | null;
   #left = false;
   #leavers: Leaver[] | null = null;
   #abort: AbortController | null = null;
@@ -75,6 +83,7 @@ export class Call {
     this.acceptsTrailers = fields.acceptsTrailers ?? false;
     this.clientAddress = fields.clientAddress;
     this.requestId = fields.requestId;
+    this.asked = fields.asked ?? null;
   }
 
   get body(): 'none' | 'stream' {
@@ -180,6 +189,9 @@ export const prepare = (req: ClientRequest, res: ClientResponse | null, options:
   let requestId: string | undefined;
   let requestIds = 0;
   let identity: string[] | null = null;
+  let side: string | undefined;
+  let sideToken: string | undefined;
+  const strip = options.strip ?? null;
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!;
     const value = raw[i + 1]!;
@@ -217,7 +229,15 @@ export const prepare = (req: ClientRequest, res: ClientResponse | null, options:
         break;
     }
     const initial = lower.charCodeAt(0);
-    if (isHopByHop(lower) || (initial === 98 && isInternal(lower))) continue;
+    if (isHopByHop(lower)) continue;
+    if (initial === 98 && isInternal(lower)) {
+      if (lower === HEADERS.override) side ??= value;
+      else if (lower === HEADERS.overrideToken) sideToken ??= value;
+      continue;
+    }
+    // CGI and WSGI servers cannot tell - from _
+    if (strip !== null && lower.length === strip.length && (lower === strip || lower.replaceAll('_', '-') === strip.replaceAll('_', '-')))
+      continue;
     if ((initial === 120 || initial === 102) && isIdentity(lower)) {
       if (peer.trusted && !lower.includes('_')) {
         identity ??= [];
@@ -280,6 +300,7 @@ export const prepare = (req: ClientRequest, res: ClientResponse | null, options:
     acceptsTrailers,
     clientAddress: clientAddressOf(peer, forwardedFor, options.trusted),
     requestId,
+    asked: side !== undefined && sideToken !== undefined ? { side, token: sideToken } : null,
   });
   if (res !== null) {
     (res as Prepared)[CALL] = call;
@@ -375,6 +396,25 @@ export const copyOf = (call: Call): Call =>
     chunked: false,
     contentLength: null,
     expectContinue: false,
+    clientAddress: call.clientAddress,
+    requestId: call.requestId,
+  });
+
+/** The same call of the same client with `changes` applied to its fields, as `withHeaders` does. */
+export const callWith = (call: Call, changes: readonly string[]): Call =>
+  new Call({
+    req: call.req,
+    res: call.res,
+    method: call.method,
+    target: call.target,
+    path: call.path,
+    query: call.query,
+    host: call.host,
+    headers: withHeaders(call.headers, changes),
+    chunked: call.chunked,
+    contentLength: call.contentLength,
+    expectContinue: call.expectContinue,
+    acceptsTrailers: call.acceptsTrailers,
     clientAddress: call.clientAddress,
     requestId: call.requestId,
   });

@@ -71,6 +71,10 @@ export type Metrics = {
   events(context: string, outcome: string, count?: number): void;
   /** @param outcome a fixed word of the code */
   upgrade(outcome: string): void;
+  /** Questions to legacy who is logged in. @param outcome a fixed word of the code */
+  identity(outcome: string): void;
+  /** Questions to the OpenFeature provider. @param outcome a fixed word of the code */
+  provider(outcome: string): void;
   configLoaded(generation: number): void;
   configRefused(): void;
   journalFailed(): void;
@@ -117,6 +121,18 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     name: 'banyan_events_total',
     help: 'Facts that the relay handled, by outcome.',
     labelNames: ['context', 'outcome'] as const,
+    registers,
+  });
+  const identity = new Counter({
+    name: 'banyan_identity_total',
+    help: 'Requests whose client legacy was to name, by outcome (known, nobody, failed, cached).',
+    labelNames: ['outcome'] as const,
+    registers,
+  });
+  const provider = new Counter({
+    name: 'banyan_provider_evaluations_total',
+    help: 'Questions to the OpenFeature provider, by outcome (answered, failed, late).',
+    labelNames: ['outcome'] as const,
     registers,
   });
   const upgrades = new Counter({
@@ -269,6 +285,8 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     shadowDropped: (context, reason) => dropped.inc({ context: label.context(context), reason: label.reason(reason) }),
     events: (context, outcome, count = 1) => events.inc({ context: label.context(context), outcome: label.outcome(outcome) }, count),
     upgrade: (outcome) => upgrades.inc({ outcome }),
+    identity: (outcome) => identity.inc({ outcome }),
+    provider: (outcome) => provider.inc({ outcome }),
     configLoaded(number) {
       generation.set(number);
       reloaded.set(1);

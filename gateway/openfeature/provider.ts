@@ -1,0 +1,154 @@
+import { OFREPProvider } from '@openfeature/ofrep-provider';
+import { OpenFeature, type Provider as OpenFeatureProvider } from '@openfeature/server-sdk';
+import { bucketOf } from '../core/bucket.ts';
+import { Lru } from '../core/lru.ts';
+
+export type ProviderSettings = {
+  /** `ofrep`, or a function that makes a provider. */
+  readonly provider: 'ofrep' | (() => object);
+  readonly url: string | null;
+  readonly token: string | null;
+  readonly timeoutMs: number;
+  readonly cacheMs: number;
+  readonly entries: number;
+};
+
+/** What the provider said: `TARGETING` about this client, `PROVIDER` about the share, or that it said nothing and legacy answers. */
+export type Provided = { readonly extracted: boolean; readonly reason: 'TARGETING' | 'PROVIDER' };
+
+export type ProviderOutcome = 'answered' | 'failed' | 'late';
+
+/** Asks an OpenFeature provider beside the requests, and remembers what it said. */
+export type Provider = {
+  /** A promise only for a key that nobody asked about yet, and then for at most `timeoutMs`. Never rejects. */
+  decide(
+    context: string,
+    salt: string,
+    about: { readonly flag: string; readonly decides: 'upstream' | 'share' },
+    stickyKey: string,
+  ): Provided | Promise<Provided>;
+  stop(): Promise<void>;
+};
+
+/** Evaluations under way at one time. */
+const MAX_ASKED = 256;
+/** After a failure, ms during which nobody waits for the provider. */
+const DOWN_MS = 1_000;
+/** An evaluation that takes longer is given up, ms. */
+const EVALUATION_MS = 5_000;
+
+const NOTHING: Provided = { extracted: false, reason: 'PROVIDER' };
+
+/** `true` = extracted answers everybody that has this; a number is a share in percent. */
+type Value = boolean | number;
+type Known = { readonly value: Value | null; readonly at: number };
+
+let instances = 0;
+
+/** Closes whatever was registered under the domain: the SDK has no call that takes a single one away. */
+const NO_PROVIDER = (): OpenFeatureProvider => {
+  const none = async () => {
+    throw new Error('the gateway has stopped');
+  };
+  return {
+    metadata: { name: 'none' },
+    resolveBooleanEvaluation: none,
+    resolveNumberEvaluation: none,
+    resolveObjectEvaluation: none,
+    resolveStringEvaluation: none,
+  };
+};
+
+/** @param now monotonic ms @throws whatever the function that makes the provider throws */
+export const createProvider = (
+  settings: ProviderSettings,
+  deps: { readonly now: () => number; readonly count: (outcome: ProviderOutcome) => void },
+): Provider => {
+  const { now, count } = deps;
+  const domain = `banyan-${++instances}`;
+  const made =
+    settings.provider === 'ofrep'
+      ? new OFREPProvider({
+          baseUrl: settings.url ?? '',
+          ...(settings.token === null ? {} : { headers: [['Authorization', `Bearer ${settings.token}`]] }),
+          fetchImplementation: (input: string | URL | Request, init?: RequestInit) =>
+            fetch(input, { ...init, signal: AbortSignal.timeout(EVALUATION_MS) }),
+        })
+      : (settings.provider() as OpenFeatureProvider);
+  OpenFeature.setProvider(domain, made);
+  const client = OpenFeature.getClient(domain);
+  const known = new Lru<Known>(settings.entries);
+  const asked = new Map<string, Promise<Value | null>>();
+  let downUntil = Number.NEGATIVE_INFINITY;
+
+  const evaluate = async (flag: string, decides: 'upstream' | 'share', context: string, targetingKey: string): Promise<Value | null> => {
+    if (decides === 'share') {
+      const { value, errorCode } = await client.getNumberDetails(flag, -1, { targetingKey, context });
+      return errorCode === undefined && value >= 0 && value <= 100 ? value : null;
+    }
+    const { value, errorCode } = await client.getStringDetails(flag, '', { targetingKey, context });
+    return errorCode === undefined && (value === 'legacy' || value === 'extracted') ? value === 'extracted' : null;
+  };
+
+  /** `late` resolves to null after `ms`; the evaluation itself goes on. */
+  const within = async (value: Promise<Value | null>, ms: number): Promise<Value | null | undefined> => {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<undefined>((resolve) => {
+      timer = setTimeout(() => resolve(undefined), ms);
+    });
+    try {
+      return await Promise.race([value, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+
+  const ask = (id: string, flag: string, decides: 'upstream' | 'share', context: string, key: string): Promise<Value | null> | null => {
+    const under = asked.get(id);
+    if (under) return under;
+    if (asked.size >= MAX_ASKED) return null;
+    const answer = within(evaluate(flag, decides, context, key), EVALUATION_MS)
+      .catch(() => null)
+      .then((value) => {
+        asked.delete(id);
+        if (value === undefined || value === null) {
+          count('failed');
+          downUntil = now() + DOWN_MS;
+          // what was known stays known; asked again after a while
+          known.set(id, { value: known.get(id)?.value ?? null, at: now() - settings.cacheMs + Math.min(DOWN_MS, settings.cacheMs) });
+          return known.get(id)?.value ?? null;
+        }
+        count('answered');
+        known.set(id, { value, at: now() });
+        return value;
+      });
+    asked.set(id, answer);
+    return answer;
+  };
+
+  return {
+    decide(context, salt, { flag, decides }, stickyKey) {
+      const targetingKey = decides === 'share' ? context : stickyKey;
+      const id = `${flag}\n${context}\n${targetingKey}`;
+      const said = (value: Value | null | undefined): Provided => {
+        if (typeof value === 'number') return { extracted: bucketOf(salt, stickyKey) < Math.round(value * 100), reason: 'PROVIDER' };
+        return typeof value === 'boolean' ? { extracted: value, reason: 'TARGETING' } : NOTHING;
+      };
+      const entry = known.get(id);
+      if (entry) {
+        if (now() - entry.at >= settings.cacheMs) void ask(id, flag, decides, context, targetingKey);
+        return said(entry.value);
+      }
+      const answer = ask(id, flag, decides, context, targetingKey);
+      if (answer === null || now() < downUntil) return NOTHING;
+      return within(answer, settings.timeoutMs).then((value) => {
+        if (value === undefined) count('late');
+        return said(value);
+      });
+    },
+    async stop() {
+      OpenFeature.setProvider(domain, NO_PROVIDER());
+      await Promise.allSettled(asked.values());
+    },
+  };
+};
