@@ -117,7 +117,7 @@ contexts:
       - { path: /api/orders/**, methods: [ GET, HEAD ] }
       - { path: api/orders, methods: [ POST, FOO ] }
       - { path: /api/orders/:id/cancel, methods: [ POST ], writes: { resolve: { get: "/x/{nope}", applied: "$.a" } } }
-    stickyKey: query:x
+    stickyKey: body:x
     stage: canry
     events:
       - { when: POST /api/other 2xx, type: order.cancelled.v1, aggregate: "$.param.id", data: {} }

@@ -4,6 +4,7 @@ import { type Checked, check, checkRules } from './checks.ts';
 import { NOWHERE, type Path, readDocument, type SourceDocument } from './document.ts';
 import { type Culprit, type Fault, type PathFault, readIssues, showPath, valueAt } from './faults.ts';
 import { type Config, configSchema, mapping, type ParityConfig, paritySchema } from './schema.ts';
+import { provider } from './who.ts';
 
 export type ConfigSource = {
   /** Shown in faults. */
@@ -238,8 +239,8 @@ export const configJsonSchema = (): Readonly<Record<string, unknown>> => ({
     io: 'input',
     unrepresentable: 'any',
     override: ({ zodSchema, jsonSchema }) => {
-      // A mapping function exists only in banyan.config.ts; in YAML the value is text.
-      if (zodSchema !== (mapping as z.core.$ZodType)) return;
+      // Functions exist only in banyan.config.ts; in YAML the value is text.
+      if (zodSchema !== (mapping as z.core.$ZodType) && zodSchema !== (provider as z.core.$ZodType)) return;
       delete jsonSchema.anyOf;
       jsonSchema.type = 'string';
     },

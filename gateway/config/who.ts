@@ -139,11 +139,13 @@ export const identity = object({
 /** Makes an OpenFeature provider; in `banyan.config.ts` only. */
 export type ProviderFactory = () => object;
 
+export const provider = z.union([oneOf(['ofrep']), z.custom<ProviderFactory>((value) => typeof value === 'function')], {
+  error: 'ofrep, or in banyan.config.ts a function that makes a provider',
+});
+
 export const openfeature = object({
   /** `ofrep` needs `url`. */
-  provider: z.union([oneOf(['ofrep']), z.custom<ProviderFactory>((value) => typeof value === 'function')], {
-    error: 'ofrep, or in banyan.config.ts a function that makes a provider',
-  }),
+  provider,
   url: origin().nullable().prefault(null),
   /** Sent as bearer. */
   token: text().nullable().prefault(null),

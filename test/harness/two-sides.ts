@@ -32,7 +32,7 @@ export const listenOn = async (handler: (req: IncomingMessage, res: ServerRespon
 export type Side = Listening & { readonly seen: Seen[]; answer: ((req: IncomingMessage, res: ServerResponse) => boolean) | null };
 
 /** A side that says its name in `x-side`; `answer` may take a request over by giving true. */
-export const startSide = async (name: string): Promise<Side> => {
+const startSide = async (name: string): Promise<Side> => {
   const seen: Seen[] = [];
   const listening = await listenOn((req, res) => {
     seen.push({ method: req.method ?? '', url: req.url ?? '', headers: req.headers, raw: req.rawHeaders });
