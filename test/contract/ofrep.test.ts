@@ -11,14 +11,13 @@ let banyan: Banyan;
 let admin: Listening;
 
 beforeAll(async () => {
-  const context = (path: string, stage: 'canary' | 'shadow') =>
-    ({
-      match: [{ path, methods: ['GET'] }],
-      else: 'legacy',
-      extracted: { url: 'http://127.0.0.1:9' },
-      stage,
-      share: stage === 'canary' ? '10%' : '0%',
-    }) as const;
+  const context = (path: string, stage: 'canary' | 'shadow') => ({
+    match: [{ path, methods: ['GET'] }],
+    else: 'legacy' as const,
+    extracted: { url: 'http://127.0.0.1:9' },
+    stage,
+    share: stage === 'canary' ? '10%' : '0%',
+  });
   banyan = await createBanyan({
     version: 1,
     log: { level: 'silent' },
