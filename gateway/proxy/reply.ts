@@ -4,7 +4,7 @@ import { type Call, callOf, type Leaver } from './call.ts';
 import type { ClientResponse } from './client.ts';
 import { breakOff, closeAfterReply } from './connection.ts';
 import { clientLeft } from './failures.ts';
-import { pairsOf, VIA } from './headers.ts';
+import { pairsOf, VIA, withoutNamed } from './headers.ts';
 
 export type ReplyOptions = {
   /** Flat pairs put behind the upstream's own. */
@@ -32,7 +32,8 @@ const EMPTY = Buffer.alloc(0);
 
 /**
  * Streams an answer to the client at the client's pace. Settles when it is out, cut off, or the client has left; never rejects for any of
- * these. Throws only before the head is sent (a head that Node refuses to write), when the caller can still answer with an error.
+ * these. Throws only before the head is sent (the answer has failed already, or Node refuses to write it), when the caller can still answer with
+ * an error.
  */
 export const reply = (res: ClientResponse, answer: Answer, options?: ReplyOptions): Promise<Delivered> =>
   new Promise((resolve, reject) => {
@@ -40,6 +41,11 @@ export const reply = (res: ClientResponse, answer: Answer, options?: ReplyOption
     if (res.destroyed || call?.left === true) {
       answer.abort(clientLeft('yes'));
       resolve({ complete: false, bytes: 0, body: undefined, truncated: false, clientLeft: true });
+      return;
+    }
+    // Broken off before anything of it went out: whoever called can still say so.
+    if (answer.error !== null) {
+      reject(answer.error);
       return;
     }
     try {
@@ -74,7 +80,13 @@ const writeHead = (res: ClientResponse, answer: Answer, call: Call | undefined, 
       res.removeHeader(name);
     }
   }
-  res.writeHead(answer.status, answer.reason, headers);
+  try {
+    res.writeHead(answer.status, answer.reason, headers);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_HTTP_TRAILER_INVALID') throw error;
+    // It announces trailers where none can follow: no chunks, no body, or an HTTP/1.0 client.
+    res.writeHead(answer.status, answer.reason, withoutNamed(headers, new Set(['trailer'])));
+  }
 };
 
 class Delivery implements Sink, Leaver {

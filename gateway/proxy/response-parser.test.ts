@@ -52,6 +52,7 @@ describe('a response', () => {
     ['in chunks', `${OK}Transfer-Encoding: Chunked\r\n\r\n1;a="b"\r\na\r\n02 \r\nbc\r\n0\r\n\r\n`, 'abc', 'reusable'],
     ['until the end', `${OK}\r\nabc`, 'abc', 'done'],
     ['that closes', `${OK}Connection: x, Close\r\nContent-Length: 1\r\n\r\na`, 'a', 'done'],
+    ['that closes in one line of two', `${OK}Connection: close\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na`, 'a', 'done'],
     ['of HTTP/1.0', 'HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\na', 'a', 'done'],
     ['of HTTP/1.0 that stays', 'HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na', 'a', 'reusable'],
     ['with more behind it', `${OK}Content-Length: 1\r\n\r\nab`, 'a', 'done'],

@@ -198,6 +198,7 @@ export class ResponseParser {
     const status = Number(line[2]);
     const reason = line[3] ?? '';
     let persistent = line[1] === '1';
+    let closes = false;
     let length = -1;
     let chunked = false;
     let named: Set<string> | null = null;
@@ -210,6 +211,9 @@ export class ResponseParser {
       const name = fieldName(text, at, colon);
       const value = fieldValue(text, colon + 1, lineEnd);
       switch (name.length) {
+        case 6: // nothing to a client, but Node would send a head with it as UTF-8
+          if (name.toLowerCase() === 'expect') continue;
+          break;
         case 2: // te
         case 7: // upgrade
         case 10: // connection, keep-alive
@@ -227,7 +231,10 @@ export class ResponseParser {
             if (chunked || value.toLowerCase() !== 'chunked') refuse('a transfer coding other than chunked');
             chunked = true;
           } else if (lower === 'connection') {
-            persistent = staysOpen(value, persistent);
+            const options = value.toLowerCase().split(/[\t ]*,[\t ]*/);
+            // close comes before keep-alive, in whichever line it stands (RFC 9112 9.3)
+            closes ||= options.includes('close');
+            persistent ||= options.includes('keep-alive');
             const these = namedByConnection(value);
             if (these !== null) named = named === null ? these : new Set([...named, ...these]);
           } else if (lower === 'keep-alive') {
@@ -251,7 +258,7 @@ export class ResponseParser {
     const bodiless = this.#toHead || status === 204 || status === 304;
     if (chunked && length !== -1) refuse('both Content-Length and Transfer-Encoding');
     if (chunked && line[1] === '0') refuse('Transfer-Encoding in HTTP/1.0');
-    this.#persistent = persistent;
+    this.#persistent = persistent && !closes;
     if (bodiless || length === 0) {
       this.#state = 'over';
       this.#events.head(status, reason, fields);
@@ -328,9 +335,4 @@ const fieldValue = (text: string, from: number, to: number): string => {
   while (end > start && isSpace(text.charCodeAt(end - 1))) end--;
   const value = text.slice(start, end);
   return CONTROL.test(value) ? refuse('a control character in a field') : value;
-};
-
-const staysOpen = (connection: string, otherwise: boolean): boolean => {
-  const options = connection.toLowerCase().split(/[\t ]*,[\t ]*/);
-  return options.includes('close') ? false : otherwise || options.includes('keep-alive');
 };

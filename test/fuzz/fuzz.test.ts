@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { type Failure, fuzzRequests } from './request-fuzz.ts';
-import { type Mode, openRequestStand } from './stands.ts';
+import { fuzzResponses } from './response-fuzz.ts';
+import { type Mode, openRequestStand, openResponseStand } from './stands.ts';
 import { readConnection } from './strict-request.ts';
 
 /** The same cases each time, and some that nobody has seen: a failure names the seed. */
@@ -11,8 +12,8 @@ const told = (seed: number, failures: readonly Failure[]): string[] =>
   failures.map(({ case: index, faults }) => `npm run fuzz -- --seed ${seed} --first ${index}: ${faults.join('; ')}`);
 
 describe.each<[Mode, number]>([
-  ['plain', 1_000],
-  ['diverted', 400],
+  ['plain', 700],
+  ['diverted', 300],
 ])('requests to a %s gateway', (mode, requests) => {
   it.each(SEEDS)('reach an upstream as a strict reader has them, or not at all (seed %i)', async (seed) => {
     const stand = await openRequestStand(mode, PATIENCE_MS);
@@ -22,6 +23,23 @@ describe.each<[Mode, number]>([
       // most of both kinds, else this shows nothing
       expect(tally.answered).toBeGreaterThan(requests / 3);
       expect(tally.refused).toBeGreaterThan(requests / 10);
+    } finally {
+      await stand.stop();
+    }
+  });
+});
+
+describe.each<[Mode, number]>([
+  ['plain', 700],
+  ['diverted', 300],
+])('answers through a %s gateway', (mode, exchanges) => {
+  it.each(SEEDS)('reach the client as a strict reader has them, or visibly not (seed %i)', async (seed) => {
+    const stand = await openResponseStand(mode, PATIENCE_MS);
+    try {
+      const tally = await fuzzResponses(stand, { seed, exchanges });
+      expect(tally.failures).toEqual([]);
+      expect(tally.outcomes.delivered).toBeGreaterThan(exchanges / 3);
+      expect(tally.outcomes.refused).toBeGreaterThan(exchanges / 10);
     } finally {
       await stand.stop();
     }

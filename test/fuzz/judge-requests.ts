@@ -24,6 +24,10 @@ const MAY_REFUSE: Readonly<Record<Doubt, readonly number[]>> = {
   'status-odd': [],
   'reason-space': [],
   'length-without-body': [],
+  'name-space': [],
+  'chunk-extension-malformed': [],
+  'interim-flood': [],
+  'chunk-size-long': [400],
 };
 
 /** Fields that a proxy owns, removes or rewrites; everything else has to arrive as it left (RFC 9110 7.6.1, 7.6.3, 7.2). */
@@ -86,6 +90,15 @@ const nonceOf = (answer: StrictResponse): number | null => {
   return nonce === undefined ? null : Number(nonce);
 };
 
+/**
+ * Node tells nobody of a fault in the body of a request that asked for an upgrade which is not taken: it reads on and gives nothing, until
+ * the time-out of a body that stands still ends it.
+ */
+const maySwallow = ({ requests, tail }: Verdict): boolean => {
+  const last = tail ?? requests.at(-1);
+  return last?.upgrades === true && last.framing === 'chunked';
+};
+
 export type Judged = { readonly faults: string[]; readonly answered: number; readonly refused: number };
 
 /**
@@ -112,7 +125,8 @@ export const judgeRequests = (verdict: Verdict, heard: Heard, seen: readonly Sig
     if (answer === undefined) {
       const sighting = seen[s];
       if (sighting !== undefined && differences(sighting, request).length === 0) s++;
-      if (!broken && !doubtful) fault(`no answer (${heard.end}), though ${sighting === undefined ? 'not ' : ''}seen upstream`);
+      if (!broken && !doubtful && !maySwallow(verdict))
+        fault(`no answer (${heard.end}), though ${sighting === undefined ? 'not ' : ''}seen upstream`);
       over = true;
       break;
     }
@@ -169,6 +183,6 @@ export const judgeRequests = (verdict: Verdict, heard: Heard, seen: readonly Sig
     const cut = (broken || (answers.at(-1)?.status ?? 0) >= 400) && (heard.end === 'fin' || heard.end === 'reset');
     if (!cut) faults.push(`bytes behind the answers: ${short(heard.rest)}`);
   }
-  if (heard.end === 'hung') faults.push('the connection stood still');
+  if (heard.end === 'hung' && !maySwallow(verdict)) faults.push('the connection stood still');
   return { faults, answered, refused };
 };

@@ -10,7 +10,7 @@ export type Script = {
 };
 
 /** Cuts bytes into what is written at a time, at most 8 pieces (or one byte at a time, at most 64 of them). */
-const segments = (text: string, r: Random): string[] => {
+export const segments = (text: string, r: Random): string[] => {
   if (text === '') return [];
   if (r.chance(0.5)) return [text];
   const writes: string[] = [];

@@ -47,7 +47,11 @@ export type Doubt =
   | 'chunk-extension-name'
   | 'status-odd'
   | 'reason-space'
-  | 'length-without-body';
+  | 'length-without-body'
+  | 'name-space'
+  | 'chunk-extension-malformed'
+  | 'interim-flood'
+  | 'chunk-size-long';
 
 export type Cursor = { readonly kind: 'done'; readonly next: number } | { readonly kind: 'more' } | Invalid;
 export type Invalid = { readonly kind: 'invalid'; readonly why: Fault };
@@ -65,7 +69,7 @@ const EXTENSIONS = new RegExp(`^(?:[\\t ]*;[\\t ]*(?:${TOKEN})?(?:[\\t ]*=[\\t ]
 /** Far below what anybody sends and any reader's limit. */
 const SMALL_BYTES = 4 * 1024;
 const NAMELESS = /;[\t ]*(?:[=;]|$)|=[\t ]*(?:;|$)/;
-const SPACED = /^[\t ]|;[\t ]|[\t ];|[\t ]=|=[\t ]/;
+const SPACED = /^[\t ]|[\t ]$|;[\t ]|[\t ];|[\t ]=|=[\t ]/;
 
 /** Up to CRLF. A CR or LF alone is a fault (RFC 9112 2.2 allows a server to take LF; two readers in a row that differ in it are the problem). */
 export const readLine = (text: string, at: number): Line => {
@@ -79,8 +83,11 @@ export const readLine = (text: string, at: number): Line => {
   return line.includes('\r') ? invalid('bare-cr') : { kind: 'line', text: line, next: end + 1 };
 };
 
-/** Field lines up to and with the empty one; they are put into `fields`. */
-export const readFields = (text: string, at: number, fields: Field[]): Cursor => {
+/**
+ * Field lines up to and with the empty one; they are put into `fields`. `doubts` = of a response, where a proxy takes space before the colon
+ * away (RFC 9112 5.1); in a request it is a fault.
+ */
+export const readFields = (text: string, at: number, fields: Field[], doubts: Doubt[] | null = null): Cursor => {
   for (;;) {
     const line = readLine(text, at);
     if (line.kind !== 'line') return line;
@@ -88,10 +95,15 @@ export const readFields = (text: string, at: number, fields: Field[]): Cursor =>
     if (line.text === '') return { kind: 'done', next: at };
     if (line.text[0] === ' ' || line.text[0] === '\t') return invalid('obs-fold');
     const colon = line.text.indexOf(':');
-    if (colon === -1 || !NAME.test(line.text.slice(0, colon))) return invalid('field-name');
+    let name = line.text.slice(0, colon);
+    if (doubts !== null && /[\t ]$/.test(name)) {
+      doubts.push('name-space');
+      name = name.trimEnd();
+    }
+    if (colon === -1 || !NAME.test(name)) return invalid('field-name');
     const value = line.text.slice(colon + 1);
     if (!VALUE.test(value)) return invalid('field-value');
-    fields.push([line.text.slice(0, colon), value.replace(/^[ \t]+|[ \t]+$/g, '')]);
+    fields.push([name, value.replace(/^[ \t]+|[ \t]+$/g, '')]);
   }
 };
 
@@ -102,8 +114,11 @@ export type Content = {
   readonly doubts: Doubt[];
 };
 
-/** A chunked body with its trailers; what it holds so far is put into `content`, be it whole or not. */
-export const readChunked = (text: string, at: number, content: Content): Cursor => {
+/**
+ * A chunked body with its trailers; what it holds so far is put into `content`, be it whole or not. What stands behind a size is dropped by a
+ * proxy, so that in a response, which nobody shares a connection with, it may be malformed.
+ */
+export const readChunked = (text: string, at: number, content: Content, inResponse: boolean): Cursor => {
   for (;;) {
     const line = readLine(text, at);
     if (line.kind === 'more') return MORE;
@@ -111,8 +126,13 @@ export const readChunked = (text: string, at: number, content: Content): Cursor 
     at = line.next;
     const digits = /^[0-9A-Fa-f]+/.exec(line.text)?.[0];
     if (digits === undefined) return invalid('chunk-size');
+    if (digits.length > 12) content.doubts.push('chunk-size-long');
     const extensions = line.text.slice(digits.length);
-    if (!EXTENSIONS.test(extensions)) return invalid(extensions.trimStart().startsWith(';') ? 'chunk-extension' : 'chunk-size');
+    if (!EXTENSIONS.test(extensions.trimEnd())) {
+      if (!inResponse || !/^[\t ]*(?:;|$)/.test(extensions) || !VALUE.test(extensions))
+        return invalid(extensions.trimStart().startsWith(';') ? 'chunk-extension' : 'chunk-size');
+      content.doubts.push('chunk-extension-malformed');
+    }
     if (SPACED.test(extensions)) content.doubts.push('chunk-extension-space');
     if (NAMELESS.test(extensions)) content.doubts.push('chunk-extension-name');
     if (extensions.length > SMALL_BYTES) content.doubts.push('chunk-extension-size');
@@ -126,7 +146,7 @@ export const readChunked = (text: string, at: number, content: Content): Cursor 
     if (end.length < 2) return MORE;
     at += 2;
   }
-  const trailers = readFields(text, at, content.trailers);
+  const trailers = readFields(text, at, content.trailers, inResponse ? content.doubts : null);
   if (trailers.kind === 'done' && trailers.next - at > SMALL_BYTES) content.doubts.push('trailer-size');
   if (content.trailers.some(([name]) => /^(?:content-length|transfer-encoding)$/i.test(name))) content.doubts.push('trailer-framing');
   return trailers.kind === 'invalid' ? invalid('trailer') : trailers;

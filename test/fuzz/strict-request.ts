@@ -121,7 +121,7 @@ export const readRequest = (text: string, at = 0): RequestReading => {
     expects: expectations.length > 0,
   };
   if (framing.framing === 'chunked') {
-    const body = readChunked(text, head.next, request);
+    const body = readChunked(text, head.next, request, false);
     if (body.kind === 'more') return { kind: 'more', head: request };
     if (body.kind === 'invalid') return { kind: 'invalid', why: body.why, head: request };
     return { kind: 'request', request, next: body.next };

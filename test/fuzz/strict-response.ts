@@ -18,6 +18,10 @@ export type ResponseReading =
 /** The reason's space is missing so often that a reader may take it (RFC 9112 4 wants it). */
 const STATUS_LINE = /^HTTP\/(\d)\.(\d) (\d{3})( [\t\x20-\x7e\x80-\xff]*)?$/;
 
+/** What any reader takes. */
+const MAX_HEAD_BYTES = 60 * 1024;
+const MAX_INTERIM = 50;
+
 /** What the reader of a response must know besides its bytes. */
 export type ResponseContext = {
   readonly method: string;
@@ -45,9 +49,11 @@ export const readResponse = (text: string, at: number, context: ResponseContext)
     if (status > 599) doubts.push('status-odd');
     if (reason === undefined) doubts.push('reason-space');
     const fields: Field[] = [];
-    const head = readFields(text, first.next, fields);
+    const head = readFields(text, first.next, fields, doubts);
     if (head.kind === 'more') return { kind: 'more', head: null, interim };
     if (head.kind === 'invalid') return refuse(head.why);
+    if (head.next - at > MAX_HEAD_BYTES) doubts.push('head-size');
+    if (interim.length > MAX_INTERIM) doubts.push('interim-flood');
     if (status === 101) return refuse('switch-unasked');
     const framing = framingOf(fields, minor);
     if ('kind' in framing) return refuse(framing.why);
@@ -80,7 +86,7 @@ export const readResponse = (text: string, at: number, context: ResponseContext)
         response.body = text.slice(head.next);
         return context.ended ? { kind: 'response', response, interim, next: text.length } : { kind: 'more', head: response, interim };
       case 'chunked': {
-        const body = readChunked(text, head.next, response);
+        const body = readChunked(text, head.next, response, true);
         if (body.kind === 'more') return { kind: 'more', head: response, interim };
         if (body.kind === 'invalid') return { kind: 'invalid', why: body.why, head: response };
         return { kind: 'response', response, interim, next: body.next };

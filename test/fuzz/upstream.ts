@@ -12,7 +12,12 @@ export type Sighting = {
 };
 
 /** What the upstream does with a whole request. Bytes are Latin-1; `after` says what becomes of the connection. */
-export type UpstreamAnswer = { readonly writes: readonly string[]; readonly after: 'keep' | 'fin' | 'reset' };
+export type UpstreamAnswer = {
+  readonly writes: readonly string[];
+  readonly after: 'keep' | 'fin' | 'reset';
+  /** False = whoever sends another request on this connection gets what belongs to nobody. */
+  readonly reusable?: boolean;
+};
 
 export type FuzzUpstream = {
   readonly port: number;
@@ -74,13 +79,47 @@ export const openFuzzUpstream = async (react: (sighting: Sighting) => UpstreamAn
     let text = '';
     let continued = false;
     let over = false;
+    let answering = false;
+    let reusable = true;
+    let last: UpstreamAnswer | null = null;
     const violation = (why: string): void => {
       violations.push(`${why}: ${JSON.stringify(text.slice(0, 600))}`);
       over = true;
       socket.destroy();
     };
+    const finish = ({ after, reusable: again = true }: UpstreamAnswer): void => {
+      answering = false;
+      if (after === 'fin') socket.end();
+      else if (after === 'reset') socket.resetAndDestroy();
+      if (after !== 'keep') over = true;
+      reusable = again;
+    };
+    const answer = (what: UpstreamAnswer): void => {
+      last = what;
+      const [first = '', ...more] = what.writes;
+      if (first !== '') socket.write(first, 'latin1');
+      if (more.length === 0) {
+        finish(what);
+        return;
+      }
+      answering = true;
+      const next = (): void => {
+        const write = more.shift();
+        if (write === undefined || socket.destroyed) finish(what);
+        else {
+          if (write !== '') socket.write(write, 'latin1');
+          setImmediate(next);
+        }
+        if (!answering) read();
+      };
+      setImmediate(next);
+    };
     const read = (): void => {
-      while (!over && text !== '') {
+      while (!over && !answering && text !== '') {
+        if (!reusable) {
+          violation(`a request on a connection that cannot carry one, behind ${JSON.stringify(last)}`);
+          return;
+        }
         const reading = readRequest(text);
         if (reading.kind === 'invalid') {
           violation(reading.why);
@@ -95,11 +134,7 @@ export const openFuzzUpstream = async (react: (sighting: Sighting) => UpstreamAn
         }
         continued = false;
         text = text.slice(reading.next);
-        const { writes, after } = react(note(reading.request, true));
-        for (const write of writes) if (write !== '') socket.write(write, 'latin1');
-        if (after === 'fin') socket.end();
-        else if (after === 'reset') socket.resetAndDestroy();
-        if (after !== 'keep') over = true;
+        answer(react(note(reading.request, true)));
       }
     };
     const ended = (): void => {
