@@ -510,12 +510,17 @@ export const responses: readonly Case[] = [
     'RFC 9112 8',
     'chunks broken off by a reset',
   ),
-  cut(
-    'bad-chunk',
-    ['HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n', 'end'],
-    'RFC 9112 7.1',
-    'a chunk size that is no number',
-  ),
+  {
+    ...cut(
+      'bad-chunk',
+      ['HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n', 'end'],
+      'RFC 9112 7.1',
+      'a chunk size that is no number',
+      // it comes with the head, which therefore never goes out
+      { status: 502 },
+    ),
+    or: [{ answers: [{ status: 200, complete: false }] }, { answers: ['gone'] }],
+  },
   cut(
     'last-chunk',
     ['HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n', 'end'],
