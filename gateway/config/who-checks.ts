@@ -22,11 +22,8 @@ const checkPem = (at: Path, given: string | null, signs: boolean, fault: Report)
 export const checkWho = ({ config, says }: CheckInput, fault: Report, warn: Report): void => {
   const { jwt, overrideToken, identity, openfeature } = config;
   if (jwt !== null) {
-    if (
-      (jwt.jwks === null) === (jwt.key === null) &&
-      !(says(['jwt', 'key']) && says(['jwt', 'jwks']) && jwt.jwks === null && jwt.key === null)
-    )
-      fault(['jwt'], 'says both or neither of jwks and key', 'exactly one of jwks: URL and key: PEM or secret');
+    const said = (['jwks', 'key'] as const).filter((key) => jwt[key] !== null || says(['jwt', key]));
+    if (said.length !== 1) fault(['jwt'], 'says both or neither of jwks and key', 'exactly one of jwks: URL and key: PEM or secret');
     checkPem(['jwt', 'key'], jwt.key, false, fault);
     if (jwt.jwks?.startsWith('http:') && !/^http:\/\/(?:localhost|127\.|\[::1\])/.test(jwt.jwks))
       warn(['jwt', 'jwks'], 'comes without TLS: whoever stands between can make tokens', undefined, 'value');

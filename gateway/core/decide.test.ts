@@ -70,4 +70,43 @@ describe('decide', () => {
       }),
     );
   });
+
+  it.each([
+    ['legacy', 'extracted', 'extracted-with-fallback', 'OVERRIDE'],
+    ['shadow', 'extracted', 'extracted-with-fallback', 'OVERRIDE'],
+    ['canary', 'extracted', 'extracted-with-fallback', 'OVERRIDE'],
+    ['canary', 'legacy', 'legacy-with-shadow', 'OVERRIDE'],
+    ['legacy', 'legacy', 'legacy-only', 'OVERRIDE'],
+    ['cutover', 'legacy', 'extracted-with-fallback', 'STAGE'],
+    ['retired', 'legacy', 'extracted-only', 'STAGE'],
+  ] as const)('an override at %s to %s: %s, %s', (stage, override, kind, reason) => {
+    expect(decide(flag({ stage, canaryShareBp: 5000 }), at({ override, bucket: 5000 }))).toMatchObject({ kind, reason });
+  });
+
+  it('never overrides a command, a kill, a pin, a lag or the cap of a route', () => {
+    const canary = flag({ stage: 'canary', canaryShareBp: 0 });
+    const override = 'extracted' as const;
+    expect(decide(canary, at({ override, operation: 'command' })).kind).toBe('legacy-only');
+    expect(decide({ ...canary, killed: true }, at({ override })).reason).toBe('KILLED');
+    expect(decide(canary, at({ override, pin: 'legacy' }))).toEqual({ kind: 'legacy-with-shadow', reason: 'PINNED' });
+    expect(decide(canary, at({ override, stale: true }))).toEqual({ kind: 'legacy-only', reason: 'STALE' });
+    expect(decide(canary, at({ override, maxStage: 'shadow' }))).toEqual({ kind: 'legacy-with-shadow', reason: 'STAGE' });
+    expect(decide(canary, at({ override, maxStage: 'canary' })).reason).toBe('OVERRIDE');
+  });
+
+  it('hears a provider in canary alone, and after an override', () => {
+    const provided = { extracted: true, reason: 'TARGETING' } as const;
+    expect(decide(flag({ stage: 'canary' }), at({ provided, bucket: 9999 }))).toMatchObject({
+      kind: 'extracted-with-fallback',
+      reason: 'TARGETING',
+    });
+    expect(decide(flag({ stage: 'canary', canaryShareBp: 10_000 }), at({ provided: { extracted: false, reason: 'PROVIDER' } }))).toEqual({
+      kind: 'legacy-with-shadow',
+      reason: 'PROVIDER',
+    });
+    expect(decide(flag({ stage: 'canary' }), at({ provided, override: 'legacy' })).reason).toBe('OVERRIDE');
+    for (const stage of ['legacy', 'shadow', 'cutover', 'retired'] as const)
+      expect(decide(flag({ stage }), at({ provided })).reason).toBe('STAGE');
+    expect(decide(flag({ stage: 'canary', killed: true }), at({ provided })).reason).toBe('KILLED');
+  });
 });
