@@ -86,7 +86,12 @@ export const createAskers =
                   cacheMs: openfeature.cache,
                   entries: openfeature.entries,
                 },
-                { now: () => performance.now(), count: deps.count.provider },
+                {
+                  now: () => performance.now(),
+                  count: deps.count.provider,
+                  onTrouble: (flag) =>
+                    deps.log.warn({ flag }, 'the OpenFeature provider does not answer: what it said last holds, else legacy'),
+                },
               ),
             ),
     };

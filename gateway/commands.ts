@@ -66,8 +66,8 @@ const keyOf = (call: Call): string | null => {
 
 const scopeOf = (x: Exchange): ScopeParts => ({
   authorization: headerOf(x.call.headers, 'authorization') ?? null,
-  // a key that this answer gives the client tells nobody apart yet
-  stickyKey: x.sticky.issued === null ? x.sticky.key : null,
+  // a key that this answer gives the client tells nobody apart yet, and one in the target all who ask for the same
+  stickyKey: x.sticky.personal ? x.sticky.key : null,
 });
 
 /** An error after the attempt: Retry-After only where a repeat is safe, that is nothing was sent, or the client has a key to repeat. */
@@ -192,7 +192,8 @@ export const createCommands = (
           const flag = d.flags.current(context.name);
           const client = { ...x, operation: 'command' as const };
           if (flag && context.jwt.key) await recognise(client, context, flag, live, false, false);
-          keys.add(stickyOf(client, context.stickyKey, false).key);
+          const { key: own, personal } = stickyOf(client, context.stickyKey, false);
+          keys.add(personal ? own : null);
         }
         for (const stickyKey of keys) {
           const found = await d.writer.status(id, key, { authorization, stickyKey });

@@ -14,6 +14,7 @@ import type { ClientResponse } from './proxy/client.ts';
 import type { Trusted } from './proxy/peer.ts';
 import type { Upstream } from './proxy/upstream.ts';
 import type { Breaker } from './resilience/breaker.ts';
+import type { Sticky } from './sticky.ts';
 
 /** What the configuration says of one route. */
 export type RouteSettings = {
@@ -80,9 +81,6 @@ export type PipelineDeps = {
 
 /** How long a command waits for a flip to end before it is refused. */
 export const THAW_MS = 2000;
-
-/** What keeps one client on one side; `issued` when this very answer gives it its cookie. */
-export type Sticky = { readonly key: string | null; readonly issued: string | null };
 
 /** What the rest of a request's life needs to know of it. */
 export type Exchange = {

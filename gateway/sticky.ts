@@ -8,9 +8,14 @@ import { headerOf } from './proxy/headers.ts';
 export const ID_COOKIE = 'banyan-id';
 
 /** What keeps one client on one side; `issued` when this very answer gives it its cookie. */
-export type Sticky = { readonly key: string | null; readonly issued: string | null };
+export type Sticky = {
+  readonly key: string | null;
+  readonly issued: string | null;
+  /** The client brought it along as its own: no other client comes by it through asking for the same thing. */
+  readonly personal: boolean;
+};
 
-export const NO_STICKY: Sticky = { key: null, issued: null };
+export const NO_STICKY: Sticky = { key: null, issued: null, personal: false };
 
 /** Longest key that counts: it is hashed for every request. */
 const MAX_KEY = 4_096;
@@ -85,12 +90,13 @@ const foundAt = ({ call, params, claims }: Bearings, { from, name }: StickySelec
 export const stickyOf = (of: Bearings, keys: readonly StickySelector[], issue: boolean): Sticky => {
   const cookies = headerOf(of.call.headers, 'cookie');
   const own = cookieOf(cookies, ID_COOKIE);
-  if (own !== undefined) return { key: own, issued: null };
+  if (own !== undefined) return { key: own, issued: null, personal: true };
   for (const selector of keys) {
     const key = foundAt(of, selector, cookies);
-    if (key !== undefined && key !== '' && key.length <= MAX_KEY) return { key, issued: null };
+    if (key !== undefined && key !== '' && key.length <= MAX_KEY)
+      return { key, issued: null, personal: selector.from !== 'path' && selector.from !== 'query' };
   }
   if (!issue) return NO_STICKY;
   const id = randomUUID();
-  return { key: id, issued: id };
+  return { key: id, issued: id, personal: false };
 };

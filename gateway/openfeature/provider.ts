@@ -1,3 +1,4 @@
+import { AppError } from '@banyan/contracts/errors.ts';
 import { OFREPProvider } from '@openfeature/ofrep-provider';
 import { OpenFeature, type Provider as OpenFeatureProvider } from '@openfeature/server-sdk';
 import { bucketOf } from '../core/bucket.ts';
@@ -59,24 +60,39 @@ const NO_PROVIDER = (): OpenFeatureProvider => {
   };
 };
 
-/** @param now monotonic ms @throws whatever the function that makes the provider throws */
+// the SDK would write to the console
+const SILENT = { error: () => undefined, warn: () => undefined, info: () => undefined, debug: () => undefined };
+
+const make = ({ provider, url, token }: ProviderSettings): OpenFeatureProvider => {
+  if (provider === 'ofrep')
+    return new OFREPProvider({
+      baseUrl: url ?? '',
+      ...(token === null ? {} : { headers: [['Authorization', `Bearer ${token}`]] }),
+      fetchImplementation: (input: string | URL | Request, init?: RequestInit) =>
+        fetch(input, { ...init, signal: AbortSignal.timeout(EVALUATION_MS) }),
+    });
+  let made: Partial<OpenFeatureProvider> | null = null;
+  try {
+    made = provider();
+  } catch (cause) {
+    throw new AppError('not-configured', `openfeature.provider: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  }
+  if (typeof made?.resolveStringEvaluation !== 'function' || typeof made.resolveNumberEvaluation !== 'function')
+    throw new AppError('not-configured', 'openfeature.provider: the function gave no OpenFeature provider for servers');
+  return made as OpenFeatureProvider;
+};
+
+/** @param now monotonic ms; `onTrouble` hears of the first failure after an answer. @throws AppError `not-configured` when no provider comes of the settings */
 export const createProvider = (
   settings: ProviderSettings,
-  deps: { readonly now: () => number; readonly count: (outcome: ProviderOutcome) => void },
+  deps: { readonly now: () => number; readonly count: (outcome: ProviderOutcome) => void; readonly onTrouble: (flag: string) => void },
 ): Provider => {
-  const { now, count } = deps;
+  const { now, count, onTrouble } = deps;
   const domain = `banyan-${++instances}`;
-  const made =
-    settings.provider === 'ofrep'
-      ? new OFREPProvider({
-          baseUrl: settings.url ?? '',
-          ...(settings.token === null ? {} : { headers: [['Authorization', `Bearer ${settings.token}`]] }),
-          fetchImplementation: (input: string | URL | Request, init?: RequestInit) =>
-            fetch(input, { ...init, signal: AbortSignal.timeout(EVALUATION_MS) }),
-        })
-      : (settings.provider() as OpenFeatureProvider);
+  const made = make(settings);
   OpenFeature.setProvider(domain, made);
-  const client = OpenFeature.getClient(domain);
+  const client = OpenFeature.getClient(domain).setLogger(SILENT);
+  let failing = false;
   const known = new Lru<Known>(settings.entries);
   const asked = new Map<string, Promise<Value | null>>();
   let downUntil = Number.NEGATIVE_INFINITY;
@@ -113,12 +129,15 @@ export const createProvider = (
         asked.delete(id);
         if (value === undefined || value === null) {
           count('failed');
+          if (!failing) onTrouble(flag);
+          failing = true;
           downUntil = now() + DOWN_MS;
           // what was known stays known; asked again after a while
           known.set(id, { value: known.get(id)?.value ?? null, at: now() - settings.cacheMs + Math.min(DOWN_MS, settings.cacheMs) });
           return known.get(id)?.value ?? null;
         }
         count('answered');
+        failing = false;
         known.set(id, { value, at: now() });
         return value;
       });

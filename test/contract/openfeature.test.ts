@@ -103,6 +103,14 @@ describe('a provider', () => {
     );
   });
 
+  it('that cannot be made stops the start, with the reason', async () => {
+    const failing = () => {
+      throw new Error('no such account');
+    };
+    await expect(start(failing)).rejects.toMatchObject({ code: 'not-configured', message: 'openfeature.provider: no such account' });
+    await expect(start(() => ({}))).rejects.toMatchObject({ code: 'not-configured' });
+  });
+
   it('yields to overrides', async () => {
     const { provider, asked } = providerOf(() => ({ value: 'extracted' }));
     const sides = await start(provider, { overrides: [{ to: 'legacy', when: 'header:x-user-id=eve' }] });

@@ -92,6 +92,9 @@ export const openTwoSides = async (order: Partial<ContextInput>, more: Partial<C
       },
       ...more.contexts,
     },
+  }).catch(async (error: unknown) => {
+    await Promise.all([legacy.stop(), extracted.stop()]);
+    throw error;
   });
   const front = await listenOn((req, res) => banyan.handler(req, res));
   front.server.on('upgrade', banyan.upgrade);
