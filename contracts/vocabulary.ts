@@ -65,6 +65,10 @@ export const LEDGER_STATES = [
 ] as const;
 export type LedgerState = (typeof LEDGER_STATES)[number];
 
+/** Where a ramp stands; its legal moves are in `gateway/core/ramp/states.ts`. `idle` = there never was one. */
+export const RAMP_STATES = ['idle', 'running', 'waiting-approval', 'paused', 'done', 'rolled-back', 'aborted'] as const;
+export type RampState = (typeof RAMP_STATES)[number];
+
 /** Breaker states as opossum and the field name them; `worst` over replicas is shown. */
 /** `unhealthy` = so say its active checks; `ejected` = left out for a while for how it answered. */
 export const HOST_STATES = ['healthy', 'unhealthy', 'ejected'] as const;
