@@ -3,7 +3,7 @@
  * Paths are relative to the repository; `$1` in `to` is what the first group of `from` matched.
  */
 const TEST = '[.]test[.]ts$|^test/|^bench/';
-const FEATURES = 'proxy|resilience|flags|parity|dual-write|admin|telemetry|identity|openfeature|cli';
+const FEATURES = 'proxy|resilience|flags|parity|dual-write|ramp|admin|telemetry|identity|openfeature|cli';
 const npm = (name) => `(^|/)node_modules/${name}(/|$)`;
 
 /** A third-party library has one home folder per package. */

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { BREAKER_STATES, DIFFERENCE_KINDS, HOST_STATES, LEDGER_STATES, STAGES, UPSTREAMS, VERDICTS } from './vocabulary.ts';
+import { BREAKER_STATES, DIFFERENCE_KINDS, HOST_STATES, LEDGER_STATES, RAMP_STATES, STAGES, UPSTREAMS, VERDICTS } from './vocabulary.ts';
 
 /**
  * What the admin API, the dashboard and the CLI say to each other (DESIGN.md section 10). Times are RFC 3339 in UTC.
@@ -60,6 +60,35 @@ export const flipStartedSchema = z.strictObject({ flip: flipRef });
 export const breakerSchema = z.strictObject({ state: oneOf(BREAKER_STATES), open: count, of: count });
 export type BreakerView = z.output<typeof breakerSchema>;
 
+/** Where the ramp of a context stands. Shares are percentages. */
+export const rampSchema = z.strictObject({
+  state: oneOf(RAMP_STATES),
+  /** How many of `steps` are reached; 0 = shadow. */
+  step: count,
+  steps: z.array(percentSchema),
+  /** The share of the step; 0 = shadow. */
+  share: percentSchema,
+  /** Begin of the step. */
+  since: when,
+  /** Since when evidence counts: the same, or when another version of the service showed up. */
+  evidenceSince: when,
+  /** The earliest moment of the next step; null when it does not depend on time alone. */
+  nextAt: when.nullable(),
+  /** What the last look came to, and why, in words. */
+  outcome: oneOf(['advance', 'hold', 'rollback']),
+  reasons: z.array(z.string()),
+  approvals: z.strictObject({ needed: count, given: z.array(z.strictObject({ actor: z.string(), at: when })) }),
+  paused: z.strictObject({ by: z.string(), at: when, reason: z.string() }).nullable(),
+  startedBy: z.string(),
+  startedAt: when,
+  /** The contexts that move as one. */
+  contexts: z.array(z.string()),
+  /** Of contexts whose service tells its version. */
+  serviceVersions: z.record(z.string(), z.string()),
+  updatedAt: when,
+});
+export type RampView = DeepReadonly<z.output<typeof rampSchema>>;
+
 export const contextSchema = z.strictObject({
   name: z.string(),
   group: z.string().nullable(),
@@ -69,14 +98,14 @@ export const contextSchema = z.strictObject({
   version: count,
   epoch: count,
   breaker: breakerSchema,
-  /** A running ramp; null while there is none. */
-  ramp: z.null(),
+  /** The ramp, also one that has ended; null when there never was one. */
+  ramp: rampSchema.nullable(),
   /** The flip under way; null while there is none. */
   flip: flipRef.nullable(),
   updatedAt: when,
   updatedBy: z.string(),
 });
-export type ContextView = z.output<typeof contextSchema>;
+export type ContextView = DeepReadonly<z.output<typeof contextSchema>>;
 
 const rate = z.number().min(0).max(1);
 const figures = {
@@ -230,7 +259,7 @@ export const statusSchema = z.strictObject({
   upstreams: z.array(upstreamSchema),
   replicas: z.array(z.strictObject({ id: z.string(), name: z.string(), startedAt: when, heartbeatAt: when, alive: z.boolean() })),
 });
-export type StatusView = z.output<typeof statusSchema>;
+export type StatusView = DeepReadonly<z.output<typeof statusSchema>>;
 
 export const streamsSchema = z.strictObject({
   facts: z.string().nullable(),
@@ -263,6 +292,10 @@ export const stageChangeSchema = z.strictObject({
 });
 export const killSchema = z.strictObject({ reason: reasonSchema, now: yesNo.optional() });
 export const reasonedSchema = z.strictObject({ reason: reasonSchema });
+/** `approve` = the step that waits may be taken. */
+export const RAMP_ACTIONS = ['start', 'pause', 'resume', 'abort', 'approve'] as const;
+export type RampAction = (typeof RAMP_ACTIONS)[number];
+export const rampChangeSchema = z.strictObject({ action: oneOf(RAMP_ACTIONS), reason: reasonSchema.optional() });
 export const resolveSchema = z.strictObject({ as: oneOf(RESOLUTIONS), reason: reasonSchema });
 
 const limit = (most: number) => {

@@ -11,6 +11,7 @@ import { createMoves } from './flags/moves.ts';
 import type { LagWatch } from './lag-watch.ts';
 import { cutoverObstacles } from './live.ts';
 import type { Member } from './member.ts';
+import { createRamping } from './ramping.ts';
 import { parityPort } from './shadowing.ts';
 
 export type ControlPlaneDeps = {
@@ -34,10 +35,10 @@ export type ControlPlaneDeps = {
 /** What operators reach, and the hand-over of writes that they ask for. */
 export type ControlPlane = {
   readonly admin: Express;
-  /** Undoes flips whose driver died. */
+  /** Undoes flips whose driver died, and looks at ramps. */
   open(): void;
   listen(): Promise<{ url: string }>;
-  /** No further flip; those under way are undone. */
+  /** No further flip, those under way are undone; no further step of a ramp. */
   stopFlips(): Promise<void>;
   stop(): Promise<void>;
 };
@@ -73,6 +74,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
       return context && { firstShareBp: context.ramp.steps[0] ?? 100, cutoverObstacles: cutoverObstacles(config(), name) };
     },
   });
+  const ramping = db ? createRamping({ member, db, moves, stale: deps.lag.stale }) : null;
   const settled = async <T>(move: Promise<T>): Promise<T> => {
     const moved = await move;
     await deps.settled();
@@ -91,6 +93,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
       revive: (contexts, request) => settled(moves.revive(contexts, request)),
     },
     flips,
+    ramp: ramping && { ...ramping.actions, act: (context, request) => settled(ramping.actions.act(context, request)) },
     parity: member.hasContexts ? parityPort(member.evidence, member.live) : null,
     ledger: dual?.port ?? null,
     audit: db ? createAuditStore(db) : null,
@@ -108,6 +111,9 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
   return {
     admin: admin.handler,
     open() {
+      // whoever leads the ramp asks; where there is a data plane it runs already
+      deps.lag.start();
+      ramping?.start();
       if (flips)
         recovering = setInterval(
           () => void flips.recover().catch((error) => log.warn({ err: error }, 'flips could not be looked at')),
@@ -117,6 +123,8 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     listen: admin.start,
     async stopFlips() {
       if (recovering) clearInterval(recovering);
+      deps.lag.stop();
+      await ramping?.stop();
       await flips?.stop();
     },
     stop: admin.stop,

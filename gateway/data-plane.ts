@@ -9,6 +9,7 @@ import { createListeners } from './listeners.ts';
 import type { Member } from './member.ts';
 import { createPipeline } from './pipeline.ts';
 import { createUpgrader } from './proxy/upgrade.ts';
+import { samplesOf } from './ramping.ts';
 import { createShadowing } from './shadowing.ts';
 import { createJournal } from './telemetry/journal.ts';
 import { createUpgrades } from './upgrades.ts';
@@ -57,7 +58,8 @@ export const createDataPlane = (deps: { member: Member; config: Config; dual: Du
   const { member, config, dual, lag } = deps;
   const { live, log } = member;
   const shadowing = createShadowing({ evidence: member.evidence, live, metrics: member.metrics });
-  const journal = createJournal({ metrics: member.metrics, log });
+  const samples = samplesOf(member);
+  const journal = createJournal({ metrics: member.metrics, log, also: samples?.note });
   const handle = createPipeline({
     live,
     flags: member.flags,
@@ -92,6 +94,7 @@ export const createDataPlane = (deps: { member: Member; config: Config; dual: Du
     async open() {
       await member.pins.start().catch((error) => log.warn({ err: error }, 'pins of earlier commands could not be read'));
       lag.start();
+      samples?.start();
     },
     listen: listeners.listen,
     listening: () => listeners.listening,
@@ -108,6 +111,7 @@ export const createDataPlane = (deps: { member: Member; config: Config; dual: Du
       upgrades.stop();
       lag.stop();
       await shadowing.stop();
+      await samples?.stop();
       await dual?.stop();
       await member.pins.stop();
     },

@@ -101,6 +101,8 @@ export type Exchange = {
   provided: Provided | null;
   shadowed: boolean;
   pinned: boolean;
+  /** Extracted was asked and failed: legacy answers instead. */
+  extractedFailed: boolean;
 };
 
 /** Nobody may take this write just now, and nothing was sent. */

@@ -181,7 +181,9 @@ export const createLagWatch = (deps: LagWatchDeps): LagWatch => {
     });
 
   return {
-    start: schedule,
+    start() {
+      if (!timer) schedule();
+    },
     stop() {
       stopped = true;
       if (timer) clearTimeout(timer);

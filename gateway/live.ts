@@ -2,7 +2,7 @@ import type { UpstreamView } from '@banyan/contracts/admin-api.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Logger } from 'pino';
 import type { Askers, AskersOf } from './askers.ts';
-import type { Config, ContextConfig, ExtractedConfig, LegacyConfig } from './config.ts';
+import { type Config, type ContextConfig, type ExtractedConfig, type LegacyConfig, operationOf, type RouteConfig } from './config.ts';
 import { compileRoutes, type RoutePattern } from './core/match.ts';
 import { planMove } from './core/stage-moves.ts';
 import type { Live, LiveContext, RouteSettings } from './exchange.ts';
@@ -49,6 +49,19 @@ const trustOf = (blocks: readonly string[]): Trusted => {
 export const isLedgered = (config: Config, context: ContextConfig): boolean =>
   config.store !== null && (context.events.length > 0 || context.publisher === 'capture');
 
+/** For logs, metrics and evidence: `POST /api/orders`, or the bare pattern where a route has several methods. */
+const labelOf = ({ methods, path }: Pick<RouteConfig, 'methods' | 'path'>): string =>
+  `${methods.length === 1 ? `${methods[0]} ` : ''}${path}`;
+
+/** Labels of the routes of a context whose queries may be diverted: the evidence names them so. */
+export const queryRoutesOf = (context: ContextConfig): string[] => [
+  ...new Set(
+    context.match
+      .filter((route) => route.maxStage !== 'legacy' && route.methods.some((method) => operationOf(route, method) === 'query'))
+      .map(labelOf),
+  ),
+];
+
 const patternsOf = (config: Config): RoutePattern<RouteSettings>[] =>
   Object.entries(config.contexts).flatMap(([name, context]) =>
     context.match.map((match) => ({
@@ -61,7 +74,7 @@ const patternsOf = (config: Config): RoutePattern<RouteSettings>[] =>
         writes: { bodyLimit: match.writes.bodyLimit, answerLimit: match.writes.answerLimit },
         ledgered: isLedgered(config, context),
         pattern: match.path,
-        label: `${match.methods.length === 1 ? `${match.methods[0]} ` : ''}${match.path}`,
+        label: labelOf(match),
       },
     })),
   );

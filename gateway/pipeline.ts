@@ -71,6 +71,7 @@ export const createPipeline = (d: PipelineDeps) => {
       stage: x.flag?.stage ?? null,
       status,
       durationMs: d.now() - x.startedAt,
+      extractedFailed: x.extractedFailed,
       error,
     });
 
@@ -164,10 +165,13 @@ export const createPipeline = (d: PipelineDeps) => {
         return answer;
       }
       answer.abort(new AppError('upstream-protocol', 'the extracted service failed; legacy answers'));
+      x.extractedFailed = true;
       x.reason = 'ERROR';
     } catch (error) {
       if (call.left) throw error;
-      x.reason = error instanceof AppError && error.code === 'breaker-open' ? 'BREAKER' : 'ERROR';
+      const open = error instanceof AppError && error.code === 'breaker-open';
+      x.extractedFailed = !open;
+      x.reason = open ? 'BREAKER' : 'ERROR';
     }
     x.shadowed = false;
     return toLegacy(x, live, body);
@@ -318,6 +322,7 @@ export const createPipeline = (d: PipelineDeps) => {
         provided: null,
         shadowed: false,
         pinned: false,
+        extractedFailed: false,
       };
       await run(x, live);
     } catch (error) {

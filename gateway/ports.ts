@@ -94,6 +94,8 @@ export type JournalEntry = {
   readonly stage: Stage | null;
   readonly status: number;
   readonly durationMs: number;
+  /** Extracted was asked and failed; `upstream` is who answered instead. */
+  readonly extractedFailed?: boolean | undefined;
   /** Of an upgrade that became a tunnel, noted at its end. */
   readonly tunnel?: { readonly end: string; readonly bytesUp: number; readonly bytesDown: number } | undefined;
   readonly error?: unknown;

@@ -6,6 +6,7 @@ import type { Listener } from './flags/listener.ts';
 export type Pools = { readonly db: number; readonly write: number; readonly relay: number };
 
 export type Store = {
+  readonly url: string;
   readonly db: Knex;
   /** The two commits of commands. */
   readonly writeDb: Knex;
@@ -63,6 +64,7 @@ export const openStore = async (url: string, pools: Pools, log: Logger): Promise
   const relayDb = pools.relay > 0 ? pool('banyan-relay', pools.relay, 15_000) : db;
   const listener = createListener({ databaseUrl: url, log });
   return {
+    url,
     db,
     writeDb,
     relayDb,

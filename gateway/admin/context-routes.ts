@@ -5,6 +5,7 @@ import {
   flipStartedSchema,
   killSchema,
   pageOf,
+  rampChangeSchema,
   reasonedSchema,
   stageChangeSchema,
 } from '@banyan/contracts/admin-api.ts';
@@ -15,6 +16,20 @@ import { tellPeers } from './peers.ts';
 import type { AdminDeps } from './ports.ts';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** What the store itself throws is no fault of the request. */
+const withStore = async (work: () => Promise<void>): Promise<void> => {
+  try {
+    await work();
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    throw new AppError('store-unavailable', 'the store does not answer, nothing was changed', {
+      cause: error,
+      retryable: true,
+      retryAfterSeconds: 2,
+    });
+  }
+};
 
 type KillCall = Call<{ readonly reason: string; readonly now?: boolean | undefined }, null>;
 
@@ -96,6 +111,20 @@ export const contextRoutes = (deps: AdminDeps, views: ContextViews): Endpoint[] 
         const name = params.name!;
         views.flagOf(name);
         await deps.moves.revive([name], { reason: body.reason, actor });
+        return ok(await views.one(name));
+      },
+    }),
+    endpoint('POST /contexts/:name/ramp', {
+      role: 'operator',
+      summary: 'Starts, pauses, resumes or aborts the ramp of a context and its group, or approves the step that waits',
+      body: rampChangeSchema,
+      answers: { 200: contextSchema },
+      handle: async ({ params, body, actor }) => {
+        const name = params.name!;
+        views.flagOf(name);
+        if (!deps.ramp) throw new AppError('not-configured', 'the store is not configured: a ramp needs one');
+        const request = { action: body.action, reason: body.reason ?? `${body.action} without a reason given`, actor };
+        await withStore(() => deps.ramp!.act(name, request));
         return ok(await views.one(name));
       },
     }),

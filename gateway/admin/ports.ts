@@ -11,6 +11,8 @@ import type {
   PairsQuery,
   PairView,
   ParityView,
+  RampAction,
+  RampView,
   Reloaded,
   Resolution,
   UpstreamView,
@@ -72,6 +74,13 @@ export type FlipsPort = {
   active(): Promise<ShownFlip[]>;
 };
 
+export type RampPort = {
+  /** @throws AppError `illegal-move` naming what is possible, `conflict` */
+  act(context: string, request: { readonly action: RampAction; readonly reason: string; readonly actor: string }): Promise<void>;
+  /** By context; one that never had a ramp is left out. */
+  views(contexts: readonly string[]): Promise<ReadonlyMap<string, RampView>>;
+};
+
 export type ParityPort = {
   /** undefined = not such a context. */
   parityReport(context: string): Promise<ParityView | undefined>;
@@ -127,6 +136,8 @@ export type AdminDeps = {
   readonly moves: MovesPort;
   /** null = no store, or no events. */
   readonly flips: FlipsPort | null;
+  /** null = no store: nothing can be ramped. */
+  readonly ramp: RampPort | null;
   readonly parity: ParityPort | null;
   readonly ledger: LedgerPort | null;
   readonly audit: AuditPort | null;

@@ -16,6 +16,7 @@ import { groupOf, type Io, processIo, type Register } from './output.ts';
 import { registerOverride } from './override.ts';
 import { registerParityCompare } from './parity-compare.ts';
 import { registerParityReport } from './parity-report.ts';
+import { registerRamp } from './ramp.ts';
 import { registerRun } from './run.ts';
 import { registerStage } from './stage.ts';
 import { registerStatus } from './status.ts';
@@ -32,6 +33,7 @@ const COMMANDS: readonly Register[] = [
   registerStatus,
   registerStage,
   registerKill,
+  registerRamp,
   registerOverride,
   registerIdentity,
   registerParityReport,

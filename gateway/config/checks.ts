@@ -218,7 +218,7 @@ const checkGroups = ({ config }: CheckInput, fault: Report): void => {
       first.set(context.group, { name, context });
       continue;
     }
-    for (const key of ['stage', 'share', 'stickyKey'] as const)
+    for (const key of ['stage', 'share', 'stickyKey', 'ramp'] as const)
       if (JSON.stringify(context[key]) !== JSON.stringify(other.context[key]))
         fault(
           ['contexts', name, key],
@@ -227,6 +227,18 @@ const checkGroups = ({ config }: CheckInput, fault: Report): void => {
           'value',
         );
   }
+};
+
+/** An approval needs a name, and the one who started the ramp cannot give it. */
+const checkApprovals = (config: Config, at: Path, approvals: number, fault: Report): void => {
+  const people = config.admin.tokens.filter(({ role }) => role !== 'viewer').length;
+  if (approvals > 0 && people <= approvals)
+    fault(
+      at,
+      `${approvals} other people cannot approve: ${people} may change anything`,
+      `${approvals + 1} admin.tokens of role operator or admin`,
+      'value',
+    );
 };
 
 /** All rules over a parsed configuration. */
@@ -256,6 +268,7 @@ export const check = (input: CheckInput): Checked => {
     checkEvents(input, name, context, fault);
     checkClients(config, name, context, fault, warn);
     checkParity(input.today, [...at, 'parity'], context.parity, fault, warn);
+    checkApprovals(config, [...at, 'ramp', 'approvals'], context.ramp.approvals, fault);
     const { steps, gate } = context.ramp;
     if (steps.some((step, index) => index > 0 && step <= (steps[index - 1] ?? 0)))
       fault([...at, 'ramp', 'steps'], 'does not rise from step to step', 'rising percentages', 'value');

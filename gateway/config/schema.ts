@@ -1,7 +1,8 @@
 import { OPERATIONS, ROLES, STAGES } from '@banyan/contracts/vocabulary.ts';
 import { z } from 'zod';
 import { listeners } from './listeners.ts';
-import { object, oneOf } from './shapes.ts';
+import { ramp } from './ramp.ts';
+import { list, object, oneOf } from './shapes.ts';
 import { isMethod, parsePathTemplate } from './syntax.ts';
 import { UPSTREAM_URL, upstreamHosts, urlsOf } from './upstreams.ts';
 import {
@@ -12,7 +13,6 @@ import {
   origin,
   originOrNone,
   pathPattern,
-  percent,
   postgresUrl,
   requestTemplate,
   ruleSelector,
@@ -155,9 +155,6 @@ const day = () =>
     return real ? { ok: true, value: raw } : { ok: false, expected: DAY };
   });
 
-const list = <T extends z.ZodType>(item: T, expected: string) =>
-  z.array(item, { error: expected }).max(1_000, { error: 'at most 1000 entries' });
-
 /** A context's `parity:` block; also the shape of `banyan parity compare --rules`. */
 export const paritySchema = object({
   /** Share of queries mirrored. */
@@ -202,18 +199,6 @@ const event = object({
   mode: oneOf(['ledger', 'tentative']).prefault('ledger'),
 });
 
-const ramp = object({
-  /** Canary shares in basis points, rising. Written as percentages. */
-  steps: list(percent(), 'a list of percentages').min(1, { error: 'at least one step' }).prefault([1, 5, 25, 50, 100]),
-  hold: duration().prefault('10m'),
-  minRequests: whole(1, 1_000_000_000).prefault(500),
-  gate: object({
-    parity: object({ good: decimal(0, 1).prefault(0.9995), bad: decimal(0, 1).prefault(0.998) }).prefault({}),
-    errors: object({ floor: decimal(0, 1).prefault(0.001) }).prefault({}),
-    latencyP95Ratio: decimal(0, 1_000).prefault(1.3),
-    latencyP99Ratio: decimal(0, 1_000).prefault(1.5),
-  }).prefault({}),
-});
 
 const context = object({
   /** Contexts of one group share salt, stage, share, kill and flip. */

@@ -1,11 +1,12 @@
 /** What stands in the place of a secret. */
 const MASK = '***';
 
-const SECRET_KEYS = new Set(['token', 'key', 'value']);
+const SECRET_KEYS = new Set(['token', 'key', 'value', 'secret']);
 const SECRET_PARENTS: Readonly<Record<string, readonly string[]>> = {
   key: ['seal', 'tls', 'jwt', 'overrideToken', 'identity'],
   value: ['auth'],
   token: ['tokens', 'openfeature'],
+  secret: ['webhooks'],
 };
 
 /** A copy of a configuration that may be shown: tokens, keys, the reconciler's header and passwords in addresses are `***`, functions are named. */

@@ -8,3 +8,7 @@ export const object = <S extends z.core.$ZodLooseShape>(shape: S) =>
 
 export const oneOf = <const V extends readonly [string, ...string[]]>(values: V) =>
   z.enum(values, { error: `one of ${values.join(', ')}` });
+
+/** At most 1,000 entries. */
+export const list = <T extends z.ZodType>(item: T, expected: string) =>
+  z.array(item, { error: expected }).max(1_000, { error: 'at most 1000 entries' });

@@ -27,6 +27,10 @@ export type StageRequest = {
   readonly force?: boolean | undefined;
   readonly ifVersion?: number | undefined;
   readonly actor: string;
+  /** Kept with the audit row of the move. */
+  readonly evidence?: unknown;
+  /** Runs in the transaction of an instant move; what it throws undoes the move. */
+  readonly also?: ((trx: Knex, moved: readonly StoredFlag[]) => Promise<void>) | undefined;
 };
 
 export type Moved =
@@ -171,9 +175,11 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
               before: summary(row),
               after: summary(next),
               reason: request.reason,
+              evidence: request.evidence,
             });
             after.push(next);
           }
+          await request.also?.(trx, after);
           return after;
         }),
       );

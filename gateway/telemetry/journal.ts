@@ -20,14 +20,20 @@ const asItIs = (line: object): object => line;
  * Notes are written up together at the end of the event loop's turn, behind every answer of that turn: written up one by one between requests
  * they added 50 us of processor time to a proxied GET, together 5 to 25 (bench/proxy, Node 24, a busy 2-core machine).
  */
-export const createJournal = (deps: { metrics: Pick<Metrics, 'request' | 'journalFailed'>; log: Logger }): Journal => {
-  const { metrics, log } = deps;
+export const createJournal = (deps: {
+  metrics: Pick<Metrics, 'request' | 'journalFailed'>;
+  log: Logger;
+  /** Sees every note too, behind the answers. */
+  also?: ((entry: JournalEntry) => void) | undefined;
+}): Journal => {
+  const { metrics, log, also } = deps;
   // Without the walk for secrets: these fields are ours, and none of their values can hold one but the client's own request id, which is checked.
   const lines = log.child({}, { level: 'trace', formatters: { log: asItIs } });
   let pending: JournalEntry[] = [];
 
   const write = (entry: JournalEntry): void => {
     metrics.request(entry);
+    also?.(entry);
     const { error } = entry;
     const level = entry.context !== null || failed(error) ? 'info' : 'debug';
     // the line is not even built when nobody reads it

@@ -1,6 +1,7 @@
 import { BREAKER_STATES, type BreakerState, HOST_STATES, type HostState, type Stage, type Upstream } from '@banyan/contracts/vocabulary.ts';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { JournalEntry } from '../ports.ts';
+import { type RampMetrics, type RampSources, registerRamp } from './ramp-metrics.ts';
 
 /** What is read when somebody scrapes. Each must be cheap; a failing one leaves its gauges out. */
 export type MetricSources = {
@@ -75,6 +76,10 @@ export type Metrics = {
   identity(outcome: string): void;
   /** Questions to the OpenFeature provider. @param outcome a fixed word of the code */
   provider(outcome: string): void;
+  /** Adds the gauges of a process that may lead ramps. */
+  ramp(sources: RampSources): RampMetrics;
+  /** @param lost samples that could not be stored, since the start */
+  rampSamplesLost(lost: () => number): void;
   configLoaded(generation: number): void;
   configRefused(): void;
   journalFailed(): void;
@@ -287,6 +292,19 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     upgrade: (outcome) => upgrades.inc({ outcome }),
     identity: (outcome) => identity.inc({ outcome }),
     provider: (outcome) => provider.inc({ outcome }),
+    ramp: (sources) => registerRamp(registry, sources, label.context),
+    rampSamplesLost(lost) {
+      let told = 0;
+      new Counter({
+        name: 'banyan_ramp_samples_lost_total',
+        help: 'Answers of canaries that could not be counted for the ramp: the store was away.',
+        registers,
+        collect() {
+          this.inc(lost() - told);
+          told = lost();
+        },
+      });
+    },
     configLoaded(number) {
       generation.set(number);
       reloaded.set(1);

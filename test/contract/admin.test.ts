@@ -389,7 +389,8 @@ describe('system', () => {
   it('what is not there is 404, also what comes later', async () => {
     for (const path of ['/api/v1/nope', '/api/v2/contexts', '/nope', '/api/v1/Contexts'])
       expectProblem(await api().get(path).set('host', 'localhost'), 404, 'not-found');
-    expectProblem(await post('/contexts/order/ramp', { action: 'start' }), 404, 'not-found');
+    expectProblem(await post('/contexts/order/ramp', { action: 'start' }), 409, 'not-configured');
+    expectProblem(await post('/contexts/order/ramp', { action: 'leap' }), 400, 'bad-request');
   });
 
   it('the page loads nothing from elsewhere and runs nothing inline', async () => {

@@ -233,6 +233,7 @@ export const adminSystem = async (url: string, more: Partial<AdminDeps> = {}, co
     flags,
     moves,
     flips,
+    ramp: null,
     parity: fakeParity({ order: report() }),
     ledger: fakeLedger([entry('a1', 'done'), entry('a2', 'parked'), entry('a3', 'unknown')]),
     audit: createAuditStore(db),

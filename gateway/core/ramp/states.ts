@@ -1,5 +1,8 @@
 import type { RampState } from '@banyan/contracts/vocabulary.ts';
 
+/** Nothing leads back to `idle`. */
+type Led = Exclude<RampState, 'idle'>;
+
 /**
  * What happens to a ramp. `walk` = one step further, `ask` = approvals are missing, `moved` = a person changed the stage, `killed` = a person killed the context
  * (or lifted a kill); `pause`, `resume` and `abort` are asked for by a person.
@@ -10,7 +13,7 @@ type RampEvent = 'start' | 'walk' | 'finish' | 'ask' | 'withdraw' | 'pause' | 'r
  * Every legal move of a ramp. From `rolled-back`, `aborted` and `done` only a person leads on. A paused ramp is still judged:
  * what is held back is promotion, not safety.
  */
-const RAMP_MOVES: Readonly<Record<RampState, Partial<Record<RampEvent, RampState>>>> = {
+const RAMP_MOVES: Readonly<Record<RampState, Partial<Record<RampEvent, Led>>>> = {
   idle: { start: 'running' },
   running: {
     walk: 'running',
@@ -39,7 +42,7 @@ const RAMP_MOVES: Readonly<Record<RampState, Partial<Record<RampEvent, RampState
 };
 
 /** The state that follows, or undefined where the table has no such move: the caller refuses it. Pure. */
-export const rampMove = (from: RampState, event: RampEvent): RampState | undefined => RAMP_MOVES[from][event];
+export const rampMove = (from: RampState, event: RampEvent): Led | undefined => RAMP_MOVES[from][event];
 
 /** Is the ramp looked at and judged? */
 export const isWatched = (state: RampState): boolean => RAMP_MOVES[state]['roll-back'] !== undefined;
