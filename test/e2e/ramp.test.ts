@@ -8,6 +8,7 @@ import type { AuditRow, ContextView } from '@banyan/contracts/admin-api.ts';
 import { createGateway, type Gateway } from '@banyan/gateway/compose.ts';
 import { type Config, loadConfig } from '@banyan/gateway/config.ts';
 import { bucketOf } from '@banyan/gateway/core/bucket.ts';
+import { signatureOf } from '@banyan/gateway/ramp/webhooks.ts';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { pino } from 'pino';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
@@ -21,7 +22,9 @@ const INTERVAL_MS = 100;
 
 /** Contexts whose service has begun to misbehave. */
 const bad = new Set<Name>();
-let asked = 0;
+let spoil = true;
+/** First-hand requests that a misbehaving context has had: every so many of them go wrong. */
+const turns = new Map<Name, number>();
 
 const legacyAnswer = (path: string): { status: number; body: string } =>
   path.endsWith('/0') ? { status: 404, body: '{"error":"none"}' } : { status: 200, body: `{"at":"${path}"}` };
@@ -31,10 +34,11 @@ const upstream = async (extracted: boolean): Promise<Server> => {
     const path = req.url ?? '';
     const name = path.split('/')[1] as Name;
     const wrong = extracted && bad.has(name);
-    const turn = ++asked;
     let { status, body } = legacyAnswer(path);
     // copies for comparison stay right, so that each fault is found by the test that it is made for
     const first = req.headers['banyan-shadow'] === undefined;
+    const turn = (turns.get(name) ?? 0) + (wrong && first ? 1 : 0);
+    turns.set(name, turn);
     if (wrong && name === 'fails' && first && turn % 10 === 0) [status, body] = [500, '{}'];
     if (wrong && name === 'differs') body = '{"at":"elsewhere"}';
     const delay = wrong && name === 'slow' && first && turn % 4 === 0 ? 400 : 0;
@@ -43,10 +47,32 @@ const upstream = async (extracted: boolean): Promise<Server> => {
   await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
   return server;
 };
+/** Asked before every step: says yes, and lets the service misbehave from the first request of the 25 % on. */
+const hook = async (): Promise<Server> => {
+  const server = createServer((req, res) => {
+    let body = '';
+    req.on('data', (chunk) => {
+      body += chunk;
+    });
+    req.on('end', () => {
+      const { contexts, to } = JSON.parse(body) as { contexts: [Name]; to: { percent: number } };
+      const t = /t=(\d+)/.exec(String(req.headers['banyan-signature']))?.[1] ?? '';
+      if (signatureOf('not-to-be-told', Number(t), body) !== req.headers['banyan-signature']) {
+        res.writeHead(401).end();
+        return;
+      }
+      if (spoil && to.percent === 25 && contexts[0] !== 'clean') bad.add(contexts[0]);
+      res.writeHead(204).end();
+    });
+  });
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+  return server;
+};
+
 const portOf = (server: Server): number => (server.address() as AddressInfo).port;
 
 const yamlOf = (store: string, legacy: Server, extracted: Server, contexts: readonly Name[]): string => {
-  const ramp = `{ hold: 300ms, interval: ${INTERVAL_MS}ms, minRequests: 30, gate: { parity: { good: 0.99, bad: 0.5 }, errors: { floor: 0.001 }, latencyP95Ratio: 4, latencyP99Ratio: 4, latencySamples: 30, latencySlack: 200ms } }`;
+  const ramp = `{ hold: 500ms, interval: ${INTERVAL_MS}ms, webhooks: [ { url: "http://127.0.0.1:${portOf(hooks)}/ramp", on: before, secret: not-to-be-told } ], minRequests: 30, gate: { parity: { good: 0.99, bad: 0.5 }, errors: { floor: 0.001 }, latencyP95Ratio: 4, latencyP99Ratio: 4, latencySamples: 30, latencySlack: 200ms } }`;
   return `
 version: 1
 listen: 127.0.0.1:0
@@ -79,6 +105,7 @@ const configOf = async (text: string): Promise<Config> => {
 let database: FreshDatabase;
 let legacy: Server;
 let extracted: Server;
+let hooks: Server;
 let gateways: Gateway[];
 let urls: { gateway: string; admin: string }[];
 let agent: Agent;
@@ -126,9 +153,19 @@ const contextNow = async (name: Name): Promise<ContextView> => (await api(`/cont
 const auditOf = async (name: Name): Promise<AuditRow[]> =>
   (await api(`/audit?context=${name}&limit=200`)).body['items' as never] as AuditRow[];
 
+const reached = (name: Name, percent: number): Promise<true> =>
+  until(
+    async () => {
+      const now = await contextNow(name);
+      if (now.percent < percent) throw new Error(`at ${now.percent} %: ${JSON.stringify(now.ramp)}`);
+      return true;
+    },
+    { describe: `${percent} %`, timeoutMs: 30_000 },
+  );
+
 beforeAll(async () => {
   database = await freshDatabase('store');
-  [legacy, extracted] = await Promise.all([upstream(false), upstream(true)]);
+  [legacy, extracted, hooks] = await Promise.all([upstream(false), upstream(true), hook()]);
   agent = new Agent({ keepAlive: true, maxSockets: 24 });
   const config = await configOf(yamlOf(database.url, legacy, extracted, CONTEXTS));
   gateways = await Promise.all([0, 1].map(() => createGateway({ config, version: '0', log: pino({ level: 'silent' }) })));
@@ -139,8 +176,8 @@ afterAll(async () => {
   stopped = true;
   await loading;
   agent.destroy();
-  await Promise.all(gateways.map((gateway) => gateway.stop()));
-  for (const server of [legacy, extracted]) {
+  await Promise.all((gateways ?? []).map((gateway) => gateway.stop()));
+  for (const server of [legacy, extracted, hooks]) {
     server.closeAllConnections();
     await new Promise<void>((resolve) => void server.close(() => resolve()));
   }
@@ -173,7 +210,6 @@ describe('a ramp', () => {
       until(
         async () => {
           const now = await contextNow(name);
-          if (name !== 'clean' && now.percent === 25) bad.add(name);
           // the flag may reach this gateway a moment after the store
           return now.ramp?.state === 'running' || now.percent !== now.ramp?.share ? null : now;
         },
@@ -202,6 +238,7 @@ describe('a ramp', () => {
     }
     // what has healed is not promoted again by itself
     bad.clear();
+    spoil = false;
     await pause(6 * INTERVAL_MS);
     for (const name of CONTEXTS.slice(1)) expect(await contextNow(name)).toMatchObject({ stage: 'shadow', ramp: { state: 'rolled-back' } });
   }, 120_000);
@@ -211,14 +248,14 @@ describe('a ramp', () => {
     const stateOf = async () => (await contextNow('fails')).ramp!;
     expect((await act('resume')).body).toMatchObject({ status: 409, code: 'illegal-move', state: 'rolled-back', legal: ['start'] });
     await act('start');
-    await until(async () => (await contextNow('fails')).percent >= 1, { describe: 'the first step', timeoutMs: 30_000 });
+    await reached('fails', 1);
     await api('/contexts/fails/kill', { method: 'POST', body: { reason: 'test' } });
     await until(async () => (await stateOf()).state === 'paused', { describe: 'the pause' });
     expect(await stateOf()).toMatchObject({ paused: { by: 'ann', reason: 'killed by ann' } });
     expect((await act('resume')).status).toBe(409);
     await api('/contexts/fails/revive', { method: 'POST', body: { reason: 'test' } });
     await until(async () => (await act('resume')).status === 200, { describe: 'the ramp to be resumed' });
-    await until(async () => (await contextNow('fails')).percent >= 5, { describe: 'the next step', timeoutMs: 30_000 });
+    await reached('fails', 5);
     await api('/contexts/fails/stage', { method: 'PUT', body: { stage: 'canary', percent: 3, reason: 'by hand' } });
     await until(async () => (await stateOf()).state === 'aborted', { describe: 'the end' });
     await pause(6 * INTERVAL_MS);
@@ -230,9 +267,10 @@ describe('a ramp', () => {
     const own = await freshDatabase('store');
     const processes = await startProcesses(folder, own.url);
     let quit = false;
+    let serving = processes.map(({ gateway }) => gateway);
     const users = usersOf('clean');
     const client = async (_: unknown, i: number): Promise<void> => {
-      for (let n = i; !quit; n++) await ask(`${processes[n % 2]!.gateway}/clean/${n % 9}`, users[n % users.length]!);
+      for (let n = i; !quit; n++) await ask(`${serving[n % serving.length]!}/clean/${n % 9}`, users[n % users.length]!);
     };
     const clients = Array.from({ length: 12 }, client);
     try {
@@ -256,11 +294,13 @@ describe('a ramp', () => {
         }),
       );
       expect(leads.filter(Boolean)).toHaveLength(1);
+      serving = [processes[leads.indexOf(false)]!.gateway];
       await processes[leads.indexOf(true)]!.child.stop('SIGKILL');
       const done = await until(
         async () => {
           const { ramp } = await now();
-          return ramp?.state === 'done' ? ramp : null;
+          if (ramp?.state !== 'done') throw new Error(JSON.stringify(ramp));
+          return ramp;
         },
         { describe: 'the other one to finish', timeoutMs: 30_000 },
       );
