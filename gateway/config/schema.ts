@@ -199,7 +199,6 @@ const event = object({
   mode: oneOf(['ledger', 'tentative']).prefault('ledger'),
 });
 
-
 const context = object({
   /** Contexts of one group share salt, stage, share, kill and flip. */
   group: text(63).nullable().prefault(null),
