@@ -1,6 +1,6 @@
 import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, Server as NetServer, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { ClientRequest, ClientResponse } from './client.ts';
@@ -82,6 +82,8 @@ const closesAsOld = (req: IncomingMessage): boolean => {
   return !/(?:^|,)\s*keep-alive\s*(?:,|$)/i.test(connection) || /(?:^|,)\s*close\s*(?:,|$)/i.test(connection);
 };
 
+/** A client that asks again within this time of a drain's beginning learns from `Connection: close` that it has to go elsewhere. */
+const IDLE_GRACE_MS = 500;
 /** Requests that may wait on one connection for those before them; more than one read from a socket holds are not a browser's. */
 const MAX_PIPELINED = 1_000;
 /** A client that has sent FIN may be half-closed or gone, and only writing tells; so long it may hear nothing and still get its answer. */
@@ -346,7 +348,19 @@ export const createListener = (options: ListenerOptions): Listener => {
       return new Promise((resolve) => {
         http2?.drain();
         unwatch();
+        for (const socket of clients) {
+          const res = latest.get(socket);
+          if (res !== undefined && !res.headersSent) res.shouldKeepAlive = false;
+        }
+        let grace = true;
+        setTimeout(
+          () => {
+            grace = false;
+          },
+          Math.min(IDLE_GRACE_MS, ms / 2),
+        ).unref();
         const idle = setInterval(() => {
+          if (grace) return;
           server.closeIdleConnections();
           // Node holds a connection that has never said a word (a browser's, opened ahead) for a busy one.
           for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
@@ -356,15 +370,17 @@ export const createListener = (options: ListenerOptions): Listener => {
           cut = countInFlight();
           for (const socket of sockets) socket.destroy();
         }, ms);
-        server.close(() => {
+        // Node's own close would end idle connections at once, under a request that may be on its way.
+        NetServer.prototype.close.call(server, () => {
           clearInterval(idle);
+          // now only its timer
+          server.close();
           clearTimeout(deadline);
           http2?.stop();
           // The server reports closed a moment before its last sockets do.
           const settle = () => (sockets.size === 0 ? resolve(cut) : setImmediate(settle));
           settle();
         });
-        server.closeIdleConnections();
       });
     },
   };

@@ -48,11 +48,25 @@ describe('an upstream that breaks off in the middle is seen as broken off', () =
   });
 
   it('by a bad chunk', async () => {
+    let broken: (() => void) | undefined;
+    rig = await openRig(async (connection) => {
+      await connection.message();
+      connection.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n');
+      broken = () => connection.write('zz\r\n');
+      await connection.until('never').catch(() => {});
+    });
+    const client = (await rig.client()).write(GET);
+    await client.until('abc\r\n');
+    broken?.();
+    expect(await client.rest()).toBe('');
+  });
+
+  it('or by 502 when the bad chunk comes with the head', async () => {
     rig = await openRig(async (connection) => {
       await connection.message();
       connection.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n');
     });
-    expect((await rig.ask(GET)).complete).toBe(false);
+    expect((await rig.ask(GET)).line).toBe('HTTP/1.1 502 Bad Gateway');
   });
 
   it('towards an HTTP/1.0 client by a reset, since closing would be a clean end', async () => {
