@@ -132,8 +132,12 @@ export const createListener = (options: ListenerOptions): Listener => {
     }
     if (draining) res.shouldKeepAlive = false;
     const fault = oversize(req, limits.maxHeaderBytes);
-    if (fault !== null) sendProblem(req, res, fault);
-    else if (!answersItself(req, res)) options.handler(req, res);
+    if (fault !== null) {
+      // It was looked at no further: what stands behind it may be no request.
+      res.shouldKeepAlive = false;
+      markRefused(req.socket);
+      sendProblem(req, res, fault);
+    } else if (!answersItself(req, res)) options.handler(req, res);
   };
 
   /** Node hands out pipelined requests all at once and orders only the answers; a GET must not overtake the POST before it (RFC 9112 9.3.2). */

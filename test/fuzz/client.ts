@@ -91,7 +91,9 @@ export const play = (script: Script, verdict: Verdict, options: PlayOptions): Pr
     socket.on('error', () => {});
     socket.on('close', () => {
       clearTimeout(patience);
-      resolve({ ...readAnswers(text, methods, end === 'fin'), end });
+      // bytes behind a last request that nobody read any more make a reset of the close
+      const ended = end === 'fin' || (end === 'reset' && verdict.end === 'closed');
+      resolve({ ...readAnswers(text, methods, ended), end });
     });
     socket.on('connect', async () => {
       for (const bytes of script.writes) {

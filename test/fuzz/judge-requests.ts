@@ -39,20 +39,15 @@ const endToEnd = (fields: readonly Field[]): Field[] => {
   return fields.filter(([name]) => !NOT_END_TO_END.test(name) && !named.has(name.toLowerCase()));
 };
 
-/** Upgrades may join the lines of Cookie, as HTTP/2 has it (RFC 9113 8.2.3). */
-const oneCookie = (fields: readonly Field[]): (readonly (string | undefined)[])[] => {
-  const isCookie = ([name]: Field): boolean => name.toLowerCase() === 'cookie';
-  const all = endToEnd(fields);
-  const rest = all.filter((field) => !isCookie(field)).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
-  return [
-    ...rest,
-    [
-      all
-        .filter(isCookie)
-        .map(([, value]) => value)
-        .join('; '),
-    ],
-  ];
+/** Upgrades may gather the lines of one field, and write its name in one of the ways it came; the lines of Cookie join (RFC 9113 8.2.3). */
+const gathered = (fields: readonly Field[]): string[] => {
+  const values = new Map<string, string>();
+  for (const [name, value] of endToEnd(fields)) {
+    const lower = name.toLowerCase();
+    const before = values.get(lower);
+    values.set(lower, before === undefined ? value : `${before}${lower === 'cookie' ? '; ' : '\n'}${value}`);
+  }
+  return [...values].map(([name, value]) => `${name}: ${value}`).sort();
 };
 
 const NEVER_IN_TRAILERS = /^(?:content-length|transfer-encoding|host|connection|x-forwarded-.*|authorization|cookie)$/i;
@@ -68,7 +63,7 @@ const differences = ({ request: seen, whole }: Sighting, sent: StrictRequest): s
   differ('the method', seen.method, sent.method);
   differ('the target', seen.target, sent.path);
   differ('Host', seen.host, sent.host);
-  const fields = sent.upgrades ? oneCookie : endToEnd;
+  const fields = sent.upgrades ? gathered : endToEnd;
   differ('a field', JSON.stringify(fields(seen.fields)), JSON.stringify(fields(sent.fields)));
   if (whole) {
     differ('the body', seen.body, sent.body);
@@ -94,10 +89,8 @@ const nonceOf = (answer: StrictResponse): number | null => {
  * Node tells nobody of a fault in the body of a request that asked for an upgrade which is not taken: it reads on and gives nothing, until
  * the time-out of a body that stands still ends it.
  */
-const maySwallow = ({ requests, tail }: Verdict): boolean => {
-  const last = tail ?? requests.at(-1);
-  return last?.upgrades === true && last.framing === 'chunked';
-};
+const maySwallow = ({ requests, tail }: Verdict): boolean =>
+  [...requests, tail].some((request) => request?.upgrades === true && request.framing === 'chunked');
 
 export type Judged = { readonly faults: string[]; readonly answered: number; readonly refused: number };
 
@@ -125,7 +118,9 @@ export const judgeRequests = (verdict: Verdict, heard: Heard, seen: readonly Sig
     if (answer === undefined) {
       const sighting = seen[s];
       if (sighting !== undefined && differences(sighting, request).length === 0) s++;
-      if (!broken && !doubtful && !maySwallow(verdict))
+      // a client that asks for a tunnel and closes its end in one breath may find it closed
+      const parted = request.upgrades && heard.end === 'fin';
+      if (!broken && !doubtful && !parted && !maySwallow(verdict))
         fault(`no answer (${heard.end}), though ${sighting === undefined ? 'not ' : ''}seen upstream`);
       over = true;
       break;

@@ -79,6 +79,7 @@ export const fuzzRequests = async (stand: RequestStand, run: RequestRun, stop: (
   const tally: RequestTally = { connections: 0, requests: 0, answered: 0, refused: 0, ends: {}, failures: [] };
   const { seed, maxFailures = 20 } = run;
   const atOnce = MANY_ADDRESSES ? (run.atOnce ?? AT_ONCE) : 1;
+  const late = new Set<string>();
   let next = run.first ?? 0;
   while (tally.requests < run.requests && tally.failures.length < maxFailures && !stop()) {
     const batch: Played[] = [];
@@ -101,10 +102,10 @@ export const fuzzRequests = async (stand: RequestStand, run: RequestRun, stop: (
       tally.ends[verdict.end] = (tally.ends[verdict.end] ?? 0) + 1;
       if (faults.length > 0) tally.failures.push({ case: index, script, faults });
     }
+    for (const { heard, address } of batch) if (heard.end === 'hung') late.add(address);
     for (const upstream of stand.upstreams) {
       for (const violation of upstream.violations.splice(0))
         tally.failures.push({ case: -1, script: { writes: [], fin: false }, faults: [`an upstream was sent ${violation}`] });
-      const late = new Set(batch.filter(({ heard }) => heard.end === 'hung').map(({ address }) => address));
       for (const [address, list] of upstream.sightings) {
         // it was given up, which is told already, and so reaches the upstream's end only now
         if (late.has(address)) continue;

@@ -82,6 +82,14 @@ export const lastRequests: readonly Case[] = [
     or: [refused(400, 417)],
   },
   {
+    id: 'last-oversize-malformed',
+    level: 'own',
+    cite: 'RFC 9112 9.3; DESIGN 5',
+    it: 'serves nothing behind a head that it refused for its size without looking at it',
+    client: [`GET / HTTP/1.1\r\nX-Long: ${'v'.repeat(70_000)}\r\n\r\n${SMUGGLED}`, { answer: 'final' }, 'closed'],
+    want: refused(431),
+  },
+  {
     id: 'last-max-forwards-malformed',
     level: 'must',
     cite: 'RFC 9112 3.2',
