@@ -136,8 +136,8 @@ export const createWhoami = (deps: WhoamiDeps): Whoami => {
       if (person === null || person.claims === null) return null;
       const made = person.tokens.get(context);
       if (made && now() < made.renewAt) return made.token;
-      const token = await sign(person.claims, context);
-      if (token.length > MAX_TOKEN) {
+      const token = await sign(person.claims, context).catch(() => null);
+      if (token === null || token.length > MAX_TOKEN) {
         deps.count('failed');
         return null;
       }

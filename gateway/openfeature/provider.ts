@@ -95,6 +95,7 @@ export const createProvider = (
   let failing = false;
   const known = new Lru<Known>(settings.entries);
   const asked = new Map<string, Promise<Value | null>>();
+  const waiting = new Set<() => void>();
   let downUntil = Number.NEGATIVE_INFINITY;
 
   const evaluate = async (flag: string, decides: 'upstream' | 'share', context: string, targetingKey: string): Promise<Value | null> => {
@@ -106,16 +107,19 @@ export const createProvider = (
     return errorCode === undefined && (value === 'legacy' || value === 'extracted') ? value === 'extracted' : null;
   };
 
-  /** `late` resolves to null after `ms`; the evaluation itself goes on. */
+  /** undefined after `ms`, or when the gateway stops; the evaluation itself goes on. */
   const within = async (value: Promise<Value | null>, ms: number): Promise<Value | null | undefined> => {
-    let timer: NodeJS.Timeout | undefined;
+    let giveUp: () => void = () => undefined;
     const late = new Promise<undefined>((resolve) => {
-      timer = setTimeout(() => resolve(undefined), ms);
+      giveUp = () => resolve(undefined);
     });
+    const timer = setTimeout(giveUp, ms);
+    waiting.add(giveUp);
     try {
       return await Promise.race([value, late]);
     } finally {
       clearTimeout(timer);
+      waiting.delete(giveUp);
     }
   };
 
@@ -167,6 +171,7 @@ export const createProvider = (
     },
     async stop() {
       OpenFeature.setProvider(domain, NO_PROVIDER());
+      for (const giveUp of waiting) giveUp();
       await Promise.allSettled(asked.values());
     },
   };

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { HEADERS } from '@banyan/contracts/vocabulary.ts';
 import type { ClientRequest, ClientResponse } from './client.ts';
-import { isHopByHop, isIdentity, isInternal, namedByConnection, VIA, VIA_HTTP2, VIA_HTTP10, withHeaders } from './headers.ts';
+import { isHopByHop, isIdentity, isInternal, isSpelling, namedByConnection, VIA, VIA_HTTP2, VIA_HTTP10, withHeaders } from './headers.ts';
 import { normalisePath } from './path.ts';
 import { clientAddressOf, type Peer, peerOf, type Trusted } from './peer.ts';
 
@@ -33,6 +33,7 @@ type CallFields = {
   readonly clientAddress: string;
   readonly requestId: string;
   readonly asked?: AskedSide | null;
+  readonly strip?: string | null;
 };
 
 /** What a client said in `banyan-override` and `banyan-override-token`; nothing is believed yet, and neither goes on. */
@@ -64,6 +65,8 @@ export class Call {
   readonly clientAddress: string;
   readonly requestId: string;
   readonly asked: AskedSide | null;
+  /** A field that is nobody's to bring along, in a trailer neither. */
+  readonly strip: string | null;
   #left = false;
   #leavers: Leaver[] | null = null;
   #abort: AbortController | null = null;
@@ -84,6 +87,7 @@ export class Call {
     this.clientAddress = fields.clientAddress;
     this.requestId = fields.requestId;
     this.asked = fields.asked ?? null;
+    this.strip = fields.strip ?? null;
   }
 
   get body(): 'none' | 'stream' {
@@ -235,9 +239,7 @@ export const prepare = (req: ClientRequest, res: ClientResponse | null, options:
       else if (lower === HEADERS.overrideToken) sideToken ??= value;
       continue;
     }
-    // CGI and WSGI servers cannot tell - from _
-    if (strip !== null && lower.length === strip.length && (lower === strip || lower.replaceAll('_', '-') === strip.replaceAll('_', '-')))
-      continue;
+    if (strip !== null && isSpelling(lower, strip)) continue;
     if ((initial === 120 || initial === 102) && isIdentity(lower)) {
       if (peer.trusted && !lower.includes('_')) {
         identity ??= [];
@@ -300,6 +302,7 @@ export const prepare = (req: ClientRequest, res: ClientResponse | null, options:
     acceptsTrailers,
     clientAddress: clientAddressOf(peer, forwardedFor, options.trusted),
     requestId,
+    strip,
     asked: side !== undefined && sideToken !== undefined ? { side, token: sideToken } : null,
   });
   if (res !== null) {
@@ -415,6 +418,7 @@ export const callWith = (call: Call, changes: readonly string[]): Call =>
     contentLength: call.contentLength,
     expectContinue: call.expectContinue,
     acceptsTrailers: call.acceptsTrailers,
+    strip: call.strip,
     clientAddress: call.clientAddress,
     requestId: call.requestId,
   });

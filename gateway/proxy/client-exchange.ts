@@ -344,7 +344,7 @@ export class Exchange implements Leaver, Source {
     source.on('end', () => {
       if (this.#over) return;
       this.uploaded = true;
-      if (this.#call.chunked) socket.write(`0\r\n${trailerLines(source.rawTrailers)}\r\n`, 'latin1');
+      if (this.#call.chunked) socket.write(`0\r\n${trailerLines(source.rawTrailers, this.#call.strip)}\r\n`, 'latin1');
       if (this.#answer === null) this.#await('response', this.#responseMs);
     });
     source.on('error', () => this.clientLeft());
@@ -365,8 +365,8 @@ const refuse = (): never => {
   throw new AppError('bad-request', 'The request cannot be sent on as it is');
 };
 
-const trailerLines = (raw: readonly string[]): string => {
-  const trailers = filterTrailers(raw);
+const trailerLines = (raw: readonly string[], strip: string | null): string => {
+  const trailers = filterTrailers(raw, strip);
   let lines = '';
   for (let i = 0; i < trailers.length; i += 2) lines += `${trailers[i]}: ${trailers[i + 1]}\r\n`;
   return lines;

@@ -50,6 +50,10 @@ export const isIdentity = (lowerName: string): boolean => {
 /** Banyan's own words between its processes; a client has no business sending them. */
 export const isInternal = (lowerName: string): boolean => lowerName.startsWith('banyan-') || lowerName.startsWith('banyan_');
 
+/** Is it this field, or its twin with underscores, which CGI and WSGI servers cannot tell apart? Both in lower case. */
+export const isSpelling = (lowerName: string, field: string): boolean =>
+  lowerName.length === field.length && (lowerName === field || lowerName.replaceAll('_', '-') === field.replaceAll('_', '-'));
+
 /** Fields that frame, route or authenticate and so must not arrive late, in a trailer (RFC 9110 6.5.1). */
 const NOT_IN_TRAILERS: ReadonlySet<string> = new Set([
   'authorization',
@@ -66,13 +70,14 @@ const NOT_IN_TRAILERS: ReadonlySet<string> = new Set([
   'www-authenticate',
 ]);
 
-/** Trailers fit to be sent on: flat pairs in and out. */
-export const filterTrailers = (raw: readonly string[]): string[] => {
+/** Trailers fit to be sent on: flat pairs in and out. @param strip a field in lower case that may not be among them */
+export const filterTrailers = (raw: readonly string[], strip: string | null = null): string[] => {
   if (raw.length === 0) return [];
   const out: string[] = [];
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const lower = raw[i]!.toLowerCase();
     if (NOT_IN_TRAILERS.has(lower) || HOP_BY_HOP.has(lower) || isIdentity(lower) || isInternal(lower)) continue;
+    if (strip !== null && isSpelling(lower, strip)) continue;
     out.push(raw[i]!, raw[i + 1]!);
   }
   return out;

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it } from '@jest/globals';
 import { WebSocket } from 'ws';
 import { createIdentityVerifier } from '../../extracted-services/kit/identity.ts';
 import { identityKey, publicPem } from '../../gateway/identity/keys.ts';
+import { rawConnect, statusOf } from '../harness/raw-http.ts';
 import { get, openTwoSides, type TwoSides } from '../harness/two-sides.ts';
 import { until } from '../harness/wait.ts';
 
@@ -78,6 +79,25 @@ describe('identity', () => {
     await at(it, { ...alice, ...forged }, '/elsewhere');
     for (const { raw } of [...it.extracted.seen, ...it.legacy.seen]) expect(raw.join(' ')).not.toContain('a.b.c');
     expect([it.extracted.seen.length, it.legacy.seen.filter(({ url }) => url === '/elsewhere').length]).toEqual([1, 1]);
+  });
+
+  it('strips it from trailers too', async () => {
+    const it = await open((_req, res) => json(res, {}, 401));
+    const seen: (readonly string[])[] = [];
+    it.legacy.answer = (req, res) => {
+      req.on('end', () => {
+        seen.push(req.rawTrailers);
+        res.end();
+      });
+      return true;
+    };
+    const connection = await rawConnect(Number(new URL(it.url).port));
+    connection.write(
+      'POST /upload HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Banyan_Identity: a.b.c\r\nX-Sum: 1\r\n\r\n',
+    );
+    expect(statusOf(await connection.answer())).toBe(200);
+    connection.destroy();
+    expect(seen).toEqual([['X-Sum', '1']]);
   });
 
   it('keeps people apart by their credentials, and remembers that somebody is nobody', async () => {
