@@ -1,5 +1,5 @@
 import { AppError } from '@banyan/contracts/errors.ts';
-import type { Logger } from 'pino';
+import { type Logger, symbols } from 'pino';
 import type { JournalEntry } from '../ports.ts';
 import type { Metrics } from './metrics.ts';
 
@@ -14,6 +14,17 @@ const toHundredths = (ms: number): number => Math.round(ms * 100) / 100;
 const failed = (error: unknown): boolean => error !== undefined && !(error instanceof AppError && error.code === 'client-left');
 
 const asItIs = (line: object): object => line;
+
+/** What pino keeps of a logger, as it puts a line together from it (pino 10, `lib/tools.js`, asJson). */
+type Parts = {
+  readonly [symbols.lsCacheSym]: Readonly<Record<number, string>>;
+  readonly [symbols.timeSym]: () => string;
+  readonly [symbols.chindingsSym]: string;
+  readonly [symbols.streamSym]: { write(line: string): void };
+};
+const NUMBERS = { info: 30, debug: 20 } as const;
+/** Routes and contexts come from the configuration; more than this many are not kept over reloads. */
+const MAX_QUOTED = 20_000;
 
 /**
  * One log line and one set of metrics per request; `info` for what a context owns and for failures, `debug` for plain traffic.
@@ -31,6 +42,29 @@ export const createJournal = (deps: {
   const lines = log.child({}, { level: 'trace', formatters: { log: asItIs } });
   let pending: JournalEntry[] = [];
 
+  const known = new Map<string, string>();
+  const quoted = (text: string | null): string => {
+    if (text === null) return 'null';
+    let found = known.get(text);
+    if (found === undefined) {
+      found = JSON.stringify(text);
+      if (known.size >= MAX_QUOTED) known.clear();
+      known.set(text, found);
+    }
+    return found;
+  };
+  /** The line of an ordinary request, put together here: pino takes 5 us longer for it (of 88 for the whole request; Node 24, bench/proxy). */
+  const writeRequest = (entry: JournalEntry, level: 'info' | 'debug'): void => {
+    const parts = log as unknown as Parts;
+    parts[symbols.streamSym].write(
+      `${parts[symbols.lsCacheSym][NUMBERS[level]]}${parts[symbols.timeSym]()}${parts[symbols.chindingsSym]},"requestId":${JSON.stringify(entry.requestId)}` +
+        `${entry.traceId === undefined ? '' : `,"traceId":${JSON.stringify(entry.traceId)}`},"context":${quoted(entry.context)},"route":${quoted(entry.route)}` +
+        `,"method":${quoted(entry.method)},"operation":${quoted(entry.operation)},"reason":${quoted(entry.reason)},"upstream":${quoted(entry.upstream)}` +
+        `,"stage":${quoted(entry.stage)},"status":${entry.status},"decision":${quoted(entry.decisionKind)}` +
+        `,"processingTime":${toHundredths(entry.durationMs)},"msg":"request"}\n`,
+    );
+  };
+
   const write = (entry: JournalEntry): void => {
     metrics.request(entry);
     also?.(entry);
@@ -38,6 +72,10 @@ export const createJournal = (deps: {
     const level = entry.context !== null || failed(error) ? 'info' : 'debug';
     // the line is not even built when nobody reads it
     if (!log.isLevelEnabled(level)) return;
+    if (error === undefined && entry.tunnel === undefined) {
+      writeRequest(entry, level);
+      return;
+    }
     const line = {
       requestId: entry.requestId,
       traceId: entry.traceId,
@@ -56,8 +94,7 @@ export const createJournal = (deps: {
       lines[level]({ ...line, ...entry.tunnel }, 'tunnel');
       return;
     }
-    if (error === undefined) lines[level](line, 'request');
-    else log[level]({ ...line, error }, 'request');
+    log[level]({ ...line, error }, 'request');
   };
 
   const writeAll = (): void => {
