@@ -132,7 +132,8 @@ const shadowPain = async (shop: Workshop, plan: Plan, say: BenchOptions['say']) 
     if (result.errors > 0) throw new Error(`${result.errors} requests failed with shadow ${name}`);
     return result;
   };
-  for (const name of ['off', 'hung', 'slow'] as const) await ask(name, Math.max(2, plan.warmUpSeconds));
+  // three times as long as above: at this rate compilers need that long to settle, and one gateway is asked more often than the others below
+  for (const name of ['off', 'hung', 'slow'] as const) await ask(name, 3 * plan.warmUpSeconds);
   const seen: Record<'off' | 'hung' | 'slow', LoadResult[]> = { off: [], hung: [], slow: [] };
   const ratios = { hung: [] as number[], slow: [] as number[] };
   const added = { hung: [] as number[], slow: [] as number[] };
