@@ -28,7 +28,8 @@ export const isHopByHop = (lowerName: string): boolean => HOP_BY_HOP.has(lowerNa
 export const namedByConnection = (value: string): Set<string> | null => {
   let named: Set<string> | null = null;
   for (const part of value.split(',')) {
-    const name = part.trim().toLowerCase();
+    // not trim(), which takes 0xA0 for a space too
+    const name = part.replace(/^[\t ]+|[\t ]+$/g, '').toLowerCase();
     if (name === '' || NEVER_NAMED.has(name) || isIdentity(name)) continue;
     named ??= new Set();
     named.add(name);

@@ -106,6 +106,8 @@ describe('a response', () => {
     'hello\r\n\r\n',
     ' HTTP/1.1 200 OK\r\n\r\n',
     'HTTP/1.1 101 Switching Protocols\r\n\r\n',
+    'HTTP/1.1 103 Early Hints\r\nContent-Length: 1\r\n\r\n',
+    'HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n',
     `${OK}A\r\n\r\n`,
     `${OK}: b\r\n\r\n`,
     `${OK}A: b\r\n c\r\n\r\n`,

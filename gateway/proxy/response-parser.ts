@@ -26,6 +26,7 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const CONTROL = /[^\t\x20-\x7e\x80-\xff]/;
 const CHUNK_SIZE = /^([0-9A-Fa-f]{1,13})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?$/;
 const KEEP_ALIVE = /(?:^|[,;\t ])timeout=(\d{1,6})(?:$|[,;\t ])/i;
+const LENGTH_FIELD: ReadonlySet<string> = new Set(['content-length']);
 const LENGTH = /^\d{1,15}$/;
 
 /** A chunk size with its extensions, bytes; whoever sends more wants something else than to send chunks. */
@@ -250,8 +251,10 @@ export class ResponseParser {
     const fields = named === null ? out : withoutNamed(out, named);
     if (status < 200) {
       if (status === 101) refuse('101 without being asked to switch');
+      // RFC 9110 8.6, RFC 9112 6.1: neither may stand here, and who reads a body into it reads the next head otherwise than we do
+      if (chunked || length > 0) refuse('an interim answer with a body');
       if (++this.#interims > MAX_INTERIM) refuse('too many interim answers');
-      this.#events.interim(status, reason, fields);
+      this.#events.interim(status, reason, length === 0 ? withoutNamed(fields, LENGTH_FIELD) : fields);
       return;
     }
     // RFC 9112 6.3, in its order

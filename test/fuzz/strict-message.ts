@@ -162,7 +162,7 @@ export const valuesOf = (fields: readonly Field[], lowerName: string): string[] 
 export const listOf = (fields: readonly Field[], lowerName: string): string[] =>
   valuesOf(fields, lowerName)
     .flatMap((value) => value.split(','))
-    .map((part) => part.trim().toLowerCase())
+    .map((part) => part.replace(/^[\t ]+|[\t ]+$/g, '').toLowerCase())
     .filter((part) => part !== '');
 
 export type Framing = { readonly framing: 'none' | 'length' | 'chunked'; readonly length: number };
