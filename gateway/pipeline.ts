@@ -71,6 +71,7 @@ export const createPipeline = (d: PipelineDeps) => {
       stage: x.flag?.stage ?? null,
       status,
       durationMs: d.now() - x.startedAt,
+      decided: x.decision?.reason,
       extractedFailed: x.extractedFailed,
       error,
     });

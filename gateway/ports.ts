@@ -94,6 +94,8 @@ export type JournalEntry = {
   readonly stage: Stage | null;
   readonly status: number;
   readonly durationMs: number;
+  /** Why it was sent where it was first; `reason` may have become that of a fallback. Absent = there was no decision. */
+  readonly decided?: Reason | undefined;
   /** Extracted was asked and failed; `upstream` is who answered instead. */
   readonly extractedFailed?: boolean | undefined;
   /** Of an upgrade that became a tunnel, noted at its end. */

@@ -50,6 +50,7 @@ export const createRamping = (deps: {
       ...ramp,
       ...gate,
       schedule: schedule.map(({ days, hours, zone }) => ({ days, ...hours, zone })),
+      provided: context.openfeature !== null,
       routes: queryRoutesOf(context),
     };
   };

@@ -11,7 +11,7 @@ export type ContextViews = {
   flagOf(name: string): ShownFlag;
   one(name: string): Promise<ContextView>;
   all(): Promise<ContextView[]>;
-  /** Without asking the store: the flip is the one that freezes the context, if any. */
+  /** Without asking the store: the flip is the one that freezes the context, if any, and the ramp is left out unless given. */
   now(flag: ShownFlag, flips?: readonly ShownFlip[], ramp?: RampView): ContextView;
 };
 

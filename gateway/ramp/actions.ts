@@ -5,7 +5,17 @@ import type { Knex } from 'knex';
 import { actionsIn, rampMove } from '../core/ramp/states.ts';
 import { marksFrom, readNow } from './gather.ts';
 import { type RampDeps, type RampFlag, type RampSettings, type Unit, unitOf } from './ports.ts';
-import { auditRamp, beginRamp, clockOf, loadRamps, lockRamp, type RampPatch, type RampRow, saveRamp } from './ramp-store.ts';
+import {
+  auditRamp,
+  beginRamp,
+  clockOf,
+  loadRamps,
+  lockRamp,
+  type RampPatch,
+  type RampRow,
+  type RampSummary,
+  saveRamp,
+} from './ramp-store.ts';
 
 export type RampRequest = { readonly action: RampAction; readonly reason: string; readonly actor: string };
 
@@ -26,7 +36,7 @@ const ANONYMOUS = 'local';
 
 const percentOf = (bp: number): number => bp / 100;
 
-const viewOf = (row: RampRow, settings: RampSettings | undefined): RampView => {
+const viewOf = (row: RampSummary, settings: RampSettings | undefined): RampView => {
   const steps = settings?.steps ?? [];
   return {
     state: row.state,
@@ -94,6 +104,12 @@ export const createRampActions = (deps: ActionDeps): RampActions => {
     const [first] = found;
     const alone = unit.contexts.filter((name) => !deps.settings(name));
     if (alone.length > 0) throw new AppError('conflict', `${alone.join(', ')} has no extracted service that traffic could go to`);
+    const provided = unit.contexts.filter((name) => deps.settings(name)?.provided);
+    if (provided.length > 0)
+      throw new AppError(
+        'conflict',
+        `an OpenFeature provider decides about ${provided.join(', ')}: there is no share that a ramp could raise`,
+      );
     const killed = found.filter((flag) => flag.killed);
     if (killed.length > 0) throw new AppError('conflict', `${killed.map(({ name }) => name).join(', ')} is killed; revive it first`);
     if (first!.stage === 'cutover' || first!.stage === 'retired')

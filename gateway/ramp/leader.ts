@@ -47,6 +47,7 @@ export const createLeader = ({ databaseUrl, log }: LeaderDeps): Leader => {
       const lost = (): void => {
         if (client !== next) return;
         client = null;
+        void next.end().catch(() => undefined);
         log.warn('the connection of the ramp’s leader is lost: another one may lead');
       };
       next.on('error', lost);

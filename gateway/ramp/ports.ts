@@ -38,6 +38,8 @@ export type RampSettings = RampGate & {
   readonly webhooks: readonly Webhook[];
   /** Path that tells the version of the extracted service; null = not asked for. */
   readonly version: string | null;
+  /** An OpenFeature provider decides who goes where: there is no share to raise. */
+  readonly provided: boolean;
   /** Labels of the query routes. */
   readonly routes: readonly string[];
 };

@@ -64,7 +64,10 @@ type Stored = {
   updated_at: Date;
 };
 
-const rowOf = (row: Stored): RampRow => ({
+/** Without the readings, which are the bulk of it. */
+export type RampSummary = Omit<RampRow, 'marks'>;
+
+const summaryOf = (row: Omit<Stored, 'marks'>): RampSummary => ({
   unit: row.unit,
   contexts: row.contexts,
   state: row.state,
@@ -74,7 +77,6 @@ const rowOf = (row: Stored): RampRow => ({
   evidenceSince: row.evidence_since,
   serviceVersions: row.service_versions,
   looks: row.looks,
-  marks: row.marks,
   outcome: row.outcome,
   reasons: row.reasons,
   approvals: row.approvals,
@@ -85,6 +87,8 @@ const rowOf = (row: Stored): RampRow => ({
   rev: Number(row.rev),
   updatedAt: row.updated_at,
 });
+
+const rowOf = (row: Stored): RampRow => ({ ...summaryOf(row), marks: row.marks });
 
 const COLUMNS: Readonly<Record<keyof RampPatch, string>> = {
   contexts: 'contexts',
@@ -114,11 +118,18 @@ const columnsOf = (patch: RampPatch): Record<string, unknown> =>
     }),
   );
 
+const SUMMARY = ['unit', ...Object.values(COLUMNS).filter((column) => column !== 'marks'), 'rev', 'updated_at'];
+
 /** The ramps of these contexts, or all of them. */
-export const loadRamps = async (db: Knex, contexts?: readonly string[]): Promise<RampRow[]> => {
-  const query = db<Stored>('banyan.ramp').select('*').orderBy('unit');
+export const loadRamps = async (db: Knex, contexts?: readonly string[]): Promise<RampSummary[]> => {
+  const query = db('banyan.ramp').select<Omit<Stored, 'marks'>[]>(SUMMARY).orderBy('unit');
   if (contexts) void query.whereRaw('contexts && ?::text[]', [[...contexts]]);
-  return (await query).map(rowOf);
+  return (await query).map(summaryOf);
+};
+
+export const loadRamp = async (db: Knex, unit: string): Promise<RampRow | undefined> => {
+  const row = await db<Stored>('banyan.ramp').where({ unit }).first('*');
+  return row && rowOf(row);
 };
 
 /** Locks one for a person's change. */

@@ -5,7 +5,7 @@ import { isWatched, rampMove } from '../core/ramp/states.ts';
 import { evidenceForAudit, type Gathered, gather, marksFrom, readNow, referenceOf, turnMarks } from './gather.ts';
 import { createLeader } from './leader.ts';
 import { type RampDeps, type RampFlag, type RampMove, type RampSettings, unitOf } from './ports.ts';
-import { auditRamp, clockOf, loadRamps, type RampPatch, type RampRow, saveRamp } from './ramp-store.ts';
+import { auditRamp, clockOf, loadRamp, loadRamps, type RampPatch, type RampRow, type RampSummary, saveRamp } from './ramp-store.ts';
 import { forgetSamples } from './sample-store.ts';
 import { callHooks } from './webhooks.ts';
 
@@ -22,6 +22,9 @@ const ACTOR = 'ramp';
 const LOOK_MS = 1_000;
 /** A hold whose reasons change to and fro is audited at most so often. */
 const AUDIT_HOLD_MS = 30_000;
+
+/** What a move may be answered with that passes by itself: somebody was faster, a flip is under way. */
+const REFUSALS = new Set(['conflict', 'stale-version', 'illegal-move']);
 
 const percentOf = (bp: number): number => bp / 100;
 const stageOf = (bp: number) => ({ stage: bp === 0 ? 'shadow' : 'canary', percent: percentOf(bp) });
@@ -49,7 +52,7 @@ export const createRunner = (deps: RampDeps): Runner => {
   const stopping = new AbortController();
   const lookedAt = new Map<string, number>();
   const heldAt = new Map<string, { readonly key: string; readonly at: number }>();
-  let known: readonly RampRow[] = [];
+  let known: readonly RampSummary[] = [];
   let timer: NodeJS.Timeout | null = null;
   let running: Promise<void> = Promise.resolve();
 
@@ -197,8 +200,10 @@ export const createRunner = (deps: RampDeps): Runner => {
     };
     const key = `${row.since.getTime()} ${patch.state ?? row.state} ${keyOf(reasons)}`;
     const last = heldAt.get(row.unit);
-    const fresh = keyOf(row.reasons) !== keyOf(reasons) || (patch.state !== undefined && patch.state !== row.state) || row.looks === 0;
-    const due = fresh && last?.key !== key && (patch.state !== undefined || now.getTime() - (last?.at ?? 0) >= AUDIT_HOLD_MS);
+    const moved = patch.state !== undefined && patch.state !== row.state;
+    // a new leader has the row's own reasons to go by
+    const fresh = last ? last.key !== key : keyOf(row.reasons) !== keyOf(reasons) || row.looks === 0;
+    const due = moved || (fresh && now.getTime() - (last?.at ?? 0) >= AUDIT_HOLD_MS);
     if (!due) return saveRamp(deps.db, row, patch);
     heldAt.set(row.unit, { key, at: now.getTime() });
     await note(row, patch, 'ramp-held', words(reasons), {
@@ -243,13 +248,7 @@ export const createRunner = (deps: RampDeps): Runner => {
     const evidence = { outcome: 'advance', ...(await evidenceForAudit(deps, gathered.evidence, flags)) };
     if (nextBp === undefined) {
       const text = `the last step, ${percentOf(row.shareBp)} %, has passed: ${words(reasons)}`;
-      await note(
-        row,
-        { state: rampMove(row.state, 'finish') ?? 'done', outcome: 'advance', reasons, nextAt: null },
-        'ramp-done',
-        text,
-        evidence,
-      );
+      await note(row, { state: rampMove(row.state, 'finish')!, outcome: 'advance', reasons, nextAt: null }, 'ramp-done', text, evidence);
       for (const name of row.contexts) deps.onDecision(name, 'done');
       return;
     }
@@ -301,12 +300,14 @@ export const createRunner = (deps: RampDeps): Runner => {
     try {
       await look(row);
     } catch (error) {
-      if (!(error instanceof AppError) || (error.code !== 'conflict' && error.code !== 'stale-version')) {
+      if (!(error instanceof AppError) || !REFUSALS.has(error.code)) {
         deps.log.warn({ err: error, contexts: row.contexts }, 'a ramp could not be looked at');
         return;
       }
-      // somebody was faster, or something else is under way (a flip): the next look sees what it has become
       deps.log.info({ contexts: row.contexts, why: error.message }, 'the ramp waits');
+      const reasons: RampReason[] = [{ code: 'refused', text: `the move is refused for now: ${error.message}` }];
+      // where somebody was faster the row is theirs, and the next look sees what it has become
+      await saveRamp(deps.db, row, { outcome: 'hold', reasons }).catch(() => undefined);
     }
   };
 
@@ -323,7 +324,8 @@ export const createRunner = (deps: RampDeps): Runner => {
       const at = performance.now();
       if (at - (lookedAt.get(row.unit) ?? Number.NEGATIVE_INFINITY) < interval) continue;
       lookedAt.set(row.unit, at);
-      await safely(row);
+      const whole = await loadRamp(deps.db, row.unit);
+      if (whole && isWatched(whole.state)) await safely(whole);
     }
   };
 

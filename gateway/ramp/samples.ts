@@ -76,11 +76,12 @@ export const createSamples = (deps: SamplesDeps): Samples => {
     if (entry.context === null || entry.operation !== 'query' || entry.stage !== 'canary') return;
     const flag = deps.flag(entry.context);
     if (flag?.stage !== 'canary') return;
+    if (entry.decided !== 'SPLIT') return;
     if (entry.extractedFailed === true) {
       failed(entry, flag.since);
       return;
     }
-    // a client that left says nothing about the side that was asked
+    // a client that left says nothing about the side that was asked, and a breaker that is open asks nobody
     if (entry.reason !== 'SPLIT' || entry.upstream === null || entry.status === 499) return;
     if (entry.status < 500 && entry.error === undefined) {
       add(entry.context, flag.since, entry.upstream, bucketOfMs(entry.durationMs));

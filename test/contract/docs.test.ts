@@ -7,6 +7,7 @@ import { describe, expect, it } from '@jest/globals';
 import { parse } from 'yaml';
 import { loadConfig } from '../../gateway/config.ts';
 import { movesAsRows } from '../../gateway/core/ledger-moves.ts';
+import { rampMovesAsRows } from '../../gateway/core/ramp/states.ts';
 import { repository } from '../harness/processes.ts';
 
 const read = (file: string): string => readFileSync(join(repository, file), 'utf8');
@@ -151,6 +152,19 @@ describe('docs/dual-write.md', () => {
     );
     expect(drawn.sort()).toEqual(
       movesAsRows()
+        .map(({ from, event, to }) => `${from} ${event} ${to}`)
+        .sort(),
+    );
+  });
+});
+
+describe('docs/ramp.md', () => {
+  it('lists the moves of a ramp, all of them and no other', () => {
+    const listed = [...read('docs/ramp.md').matchAll(/^\| `([\w-]+)` \| ([\w-]+) \| `([\w-]+)` \|$/gm)].map(
+      ([, from, event, to]) => `${from} ${event} ${to}`,
+    );
+    expect(listed.sort()).toEqual(
+      rampMovesAsRows()
         .map(({ from, event, to }) => `${from} ${event} ${to}`)
         .sort(),
     );

@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { RampView } from '@banyan/contracts/admin-api.ts';
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import {
   type AdapterFake,
@@ -26,6 +27,27 @@ let system: AdminSystem;
 let adapter: AdapterFake;
 let url: string;
 let folder: string;
+const ramped: unknown[] = [];
+const ramps: Record<string, RampView> = {};
+const at = '2026-01-02T03:04:05.000Z';
+const ramp: RampView = {
+  state: 'running',
+  step: 2,
+  steps: [1, 5, 25, 50, 100],
+  share: 5,
+  since: at,
+  evidenceSince: at,
+  nextAt: '2026-01-02T03:14:05.000Z',
+  outcome: 'hold',
+  reasons: ['0 of 1,204 compared answers differ; about 1,829 more equal ones are needed', 'the step is held for another 6 min'],
+  approvals: { needed: 0, given: [] },
+  paused: null,
+  startedBy: 'ann',
+  startedAt: at,
+  contexts: ['order'],
+  serviceVersions: {},
+  updatedAt: at,
+};
 
 const token = '{ name: otto, role: admin, token: tell-nobody }';
 
@@ -39,6 +61,10 @@ beforeAll(async () => {
     {
       parity: fakeParity({ order: report(), inventory: report({ sprt: { state: 'rollback', llr: -4 } }) }),
       ledger: fakeLedger([entry('a1', 'done'), entry('a2', 'parked')]),
+      ramp: {
+        act: async (context, request) => void ramped.push({ context, ...request }),
+        views: async () => new Map(Object.entries(ramps)),
+      },
     },
     config,
   );
@@ -88,6 +114,43 @@ describe('status', () => {
     expect(wrong.code).toBe(2);
     expect(wrong.err).toMatch(/^banyan: this token is not known here/);
     expect(file.code).toBe(0);
+  });
+});
+
+describe('ramp', () => {
+  it('says where it stands and what it waits for, to people and programs', async () => {
+    ramps.order = ramp;
+    const [people, program, none] = await Promise.all([online('ramp', 'order'), json('ramp', 'order'), online('ramp', 'inventory')]);
+    expect([people.code, people.err]).toEqual([0, '']);
+    expect(people.out).toMatch(/^order +running +2\/5 +5 % +2026-01-02 03:04:05 +2026-01-02 03:14:05 +hold +ann$/m);
+    expect(people.out).toContain('order is at 5 % since 2026-01-02 03:04:05 UTC; it waits for the step to 25 %:');
+    expect(people.out).toContain('  - the step is held for another 6 min');
+    expect(program.data).toEqual(ramp);
+    expect([none.code, none.out]).toEqual([0, 'inventory has no ramp; banyan ramp inventory start begins one']);
+  });
+
+  it('asks for an action, watches to the end, and ends with 1 when it was rolled back', async () => {
+    ramps.order = {
+      ...ramp,
+      state: 'rolled-back',
+      step: 0,
+      share: 0,
+      outcome: 'rollback',
+      reasons: ['the breaker has opened'],
+      nextAt: null,
+    };
+    const [started, watched, wrong] = await Promise.all([
+      online('ramp', 'order', 'start', '--reason', 'once more'),
+      online('ramp', 'order', '--watch'),
+      online('ramp', 'order', 'leap'),
+    ]);
+    expect(started.code).toBe(0);
+    expect(started.out).toContain('nothing is promoted before somebody starts it again');
+    expect(ramped).toEqual([{ context: 'order', action: 'start', reason: 'once more', actor: 'otto' }]);
+    expect([watched.code, watched.err]).toEqual([1, 'banyan: order was rolled back']);
+    expect(watched.out).toMatch(/shadow {2}rolled-back\n {2}the breaker has opened$/);
+    expect(wrong.code).toBe(2);
+    delete ramps.order;
   });
 });
 

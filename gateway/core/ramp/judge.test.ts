@@ -187,14 +187,14 @@ describe('judge', () => {
     expect(run(1)).toEqual({ outcome: 'advance', at: 3_033 });
   });
 
-  it('rolls no equal service back by chance: 300 of them, 20 looks each', () => {
+  it('rolls no equal service back by chance: 150 of them, 20 looks each', () => {
     let seed = 7;
     const random = (): number => {
       seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
       return seed / 4_294_967_296;
     };
     let alarms = 0;
-    for (let service = 0; service < 300; service++) {
+    for (let service = 0; service < 150; service++) {
       const side = () => ({ n: 0, failed: 0, latency: new Map<number, number>() });
       const sides = [side(), side()] as const;
       for (let looks = 0; looks < 20; looks++) {
@@ -212,7 +212,7 @@ describe('judge', () => {
       }
     }
     // nominal: 1 % for errors and 1 % for latencies
-    expect(alarms).toBeLessThanOrEqual(9);
+    expect(alarms).toBeLessThanOrEqual(6);
   });
 
   it('never advances with less evidence than asked for, whatever the rest says', () => {

@@ -69,8 +69,7 @@ export type RampReason = {
     | 'approval'
     | 'webhook'
     | 'refused'
-    | 'version'
-    | 'store';
+    | 'version';
   readonly text: string;
 };
 

@@ -27,6 +27,7 @@ const RAMP_MOVES: Readonly<Record<RampState, Partial<Record<RampEvent, Led>>>> =
   },
   'waiting-approval': {
     walk: 'running',
+    finish: 'done',
     // what was to be approved no longer stands: the evidence has changed, or nobody is asked any more
     withdraw: 'running',
     pause: 'paused',
