@@ -11,13 +11,14 @@ const age = (ms: number): string => (ms < 1_000 ? `${Math.round(ms)} ms` : `${Ma
 /** Contexts as a table; also printed after a move. */
 export const contextTable = (contexts: readonly ContextView[]): string =>
   formatTable(
-    ['CONTEXT', 'STAGE', 'SHARE', 'KILLED', 'FLIP', 'BREAKER', 'EPOCH', 'VERSION', 'CHANGED', 'BY'],
+    ['CONTEXT', 'STAGE', 'SHARE', 'KILLED', 'FLIP', 'RAMP', 'BREAKER', 'EPOCH', 'VERSION', 'CHANGED', 'BY'],
     contexts.map((context) => [
       context.name,
       context.stage,
       context.stage === 'canary' ? `${context.percent}%` : '-',
       context.killed ? 'killed' : '-',
       context.flip?.state ?? '-',
+      context.ramp?.state ?? '-',
       context.breaker.state,
       String(context.epoch),
       String(context.version),

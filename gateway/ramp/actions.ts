@@ -196,6 +196,8 @@ export const createRampActions = (deps: ActionDeps): RampActions => {
 
   return {
     async act(context, request) {
+      // what another gateway has just moved must not look like a move after this
+      await deps.flags.refresh();
       switch (request.action) {
         case 'start':
           return start(context, request);

@@ -60,7 +60,12 @@ export type RampDeps = {
   readonly databaseUrl: string;
   /** undefined = no such context, or nothing extracted that could answer. */
   readonly settings: (context: string) => RampSettings | undefined;
-  readonly flags: { current(context: string): RampFlag | undefined; all(): readonly RampFlag[] };
+  readonly flags: {
+    current(context: string): RampFlag | undefined;
+    all(): readonly RampFlag[];
+    /** Reads the store now: another process may have moved what is decided about here. */
+    refresh(): Promise<void>;
+  };
   /** @throws AppError as moves by people do */
   readonly move: (context: string, move: RampMove) => Promise<unknown>;
   readonly parity: {

@@ -6,7 +6,6 @@ import { evidenceForAudit, type Gathered, gather, marksFrom, readNow, referenceO
 import { createLeader } from './leader.ts';
 import { type RampDeps, type RampFlag, type RampMove, type RampSettings, unitOf } from './ports.ts';
 import { auditRamp, clockOf, loadRamp, loadRamps, type RampPatch, type RampRow, type RampSummary, saveRamp } from './ramp-store.ts';
-import { forgetSamples } from './sample-store.ts';
 import { callHooks } from './webhooks.ts';
 
 export type Runner = {
@@ -90,7 +89,6 @@ export const createRunner = (deps: RampDeps): Runner => {
         }),
     };
     await deps.move(first!.name, move);
-    for (const { name, since } of flags) await forgetSamples(deps.db, name, since);
   };
 
   /** Did a person move what the ramp was about to move? Then the ramp is not theirs to correct. */
@@ -235,7 +233,7 @@ export const createRunner = (deps: RampDeps): Runner => {
           code: 'approval',
           text: `the evidence is good; ${given} of ${settings.approvals} approvals of the step to ${percentOf(nextBp)} % are given`,
         },
-        patch: { state: 'waiting-approval' },
+        patch: row.state === 'running' ? { state: rampMove(row.state, 'ask')! } : {},
       };
     const refused = await callHooks(deps, settings.webhooks, messageOf(look, 'before', nextBp), stopping.signal);
     return refused === null ? null : { reason: { code: 'webhook', text: `the evidence is good; ${refused}` }, patch: {} };
@@ -325,6 +323,8 @@ export const createRunner = (deps: RampDeps): Runner => {
       if (at - (lookedAt.get(row.unit) ?? Number.NEGATIVE_INFINITY) < interval) continue;
       lookedAt.set(row.unit, at);
       const whole = await loadRamp(deps.db, row.unit);
+      // after the row: a flag that is older than the row would look as if a person had moved it
+      await deps.flags.refresh();
       if (whole && isWatched(whole.state)) await safely(whole);
     }
   };

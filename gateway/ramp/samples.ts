@@ -3,7 +3,7 @@ import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import { bucketOfMs } from '../core/ramp/histogram.ts';
 import type { JournalEntry } from '../ports.ts';
-import { addSamples, type Example, type SampleRow } from './sample-store.ts';
+import { addSamples, type Example, forgetSamples, type SampleRow } from './sample-store.ts';
 
 export type SamplesDeps = {
   readonly db: Knex;
@@ -44,6 +44,7 @@ export const createSamples = (deps: SamplesDeps): Samples => {
   let rows = new Map<string, Adding>();
   let examples = new Map<string, Example[]>();
   let slowest = new Map<string, Example>();
+  const steps = new Map<string, number>();
   let lost = 0;
   let failing = false;
   let timer: NodeJS.Timeout | null = null;
@@ -92,6 +93,15 @@ export const createSamples = (deps: SamplesDeps): Samples => {
     else add(entry.context, flag.since, 'legacy', FAILED_BUCKET);
   };
 
+  /** Counters of steps that are over; each process tidies up once for each step that it sees. */
+  const forgetEarlier = async (added: readonly SampleRow[]): Promise<void> => {
+    for (const { context, since } of added) {
+      if ((steps.get(context) ?? 0) >= since.getTime()) continue;
+      await forgetSamples(deps.db, context, since);
+      steps.set(context, since.getTime());
+    }
+  };
+
   const write = async (): Promise<void> => {
     for (const context of deps.openBreakers()) {
       const flag = deps.flag(context);
@@ -102,6 +112,7 @@ export const createSamples = (deps: SamplesDeps): Samples => {
     [rows, examples, slowest] = [new Map(), new Map(), new Map()];
     try {
       await addSamples(deps.db, batch);
+      await forgetEarlier(batch.rows).catch((error) => deps.log.debug({ err: error }, 'samples of earlier steps stay for now'));
       if (failing) deps.log.info('samples of the ramp are stored again');
       failing = false;
     } catch (error) {
