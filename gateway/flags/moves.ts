@@ -166,20 +166,20 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
           const flip = await activeFlip(trx, names);
           if (flip) throw new AppError('conflict', `flip ${flip} of ${names.join(', ')} is under way`, { details: { flip } });
           const after: StoredFlag[] = [];
-          for (const row of rows) {
-            const next = await patchFlag(trx, row.name, { stage: request.stage, canary_share_bp: shareBp }, request.actor);
+          for (const row of rows)
+            after.push(await patchFlag(trx, row.name, { stage: request.stage, canary_share_bp: shareBp }, request.actor));
+          // before the audit, whose lock everybody takes last: two changes must not wait for each other in a circle
+          await request.also?.(trx, after);
+          for (const [i, row] of rows.entries())
             await appendAudit(trx, {
               actor: request.actor,
               action: 'stage',
               context: row.name,
               before: summary(row),
-              after: summary(next),
+              after: summary(after[i]!),
               reason: request.reason,
               evidence: request.evidence,
             });
-            after.push(next);
-          }
-          await request.also?.(trx, after);
           return after;
         }),
       );
