@@ -56,6 +56,11 @@ export type FlipView = z.output<typeof flipSchema>;
 /** Answer of a stage change that hands over write ownership: 202. */
 export const flipStartedSchema = z.strictObject({ flip: flipRef });
 
+/** Answer of a promotion that others must ask for too: 202. `needed` counts everybody, the first one included. */
+export const askedSchema = z.strictObject({
+  asked: z.strictObject({ stage: oneOf(STAGES), percent: percentSchema, askedBy: z.array(z.string()), needed: count }),
+});
+
 /** `state` is the worst over the circuits, `open` of `of` are not closed. */
 export const breakerSchema = z.strictObject({ state: oneOf(BREAKER_STATES), open: count, of: count });
 export type BreakerView = z.output<typeof breakerSchema>;

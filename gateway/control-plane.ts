@@ -69,6 +69,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     db,
     flags,
     flips,
+    approvals: () => config().admin.approvals,
     contextOf: (name) => {
       const context = config().contexts[name];
       return context && { firstShareBp: context.ramp.steps[0] ?? 100, cutoverObstacles: cutoverObstacles(config(), name) };

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { AppError } from '@banyan/contracts/errors.ts';
 import type { Knex } from 'knex';
 import type { RampPort } from './admin/ports.ts';
 import type { Moves } from './flags/moves.ts';
@@ -49,6 +50,7 @@ export const createRamping = (deps: {
     return {
       ...ramp,
       ...gate,
+      approvals: Math.max(ramp.approvals, member.config().admin.approvals),
       schedule: schedule.map(({ days, hours, zone }) => ({ days, ...hours, zone })),
       provided: context.openfeature !== null,
       routes: queryRoutesOf(context),
@@ -89,7 +91,14 @@ export const createRamping = (deps: {
     settings,
     flags,
     parity,
-    toShadow: (context, request) => moves.stage(context, { stage: 'shadow', ...request }),
+    async toShadow(context, request) {
+      const moved = await moves.stage(context, { stage: 'shadow', ...request });
+      if (moved.kind === 'asked')
+        throw new AppError(
+          'conflict',
+          `${moved.askedBy.join(', ')} asked for shadow, ${moved.needed} people must; start the ramp after that`,
+        );
+    },
   });
   return { actions, start: runner.start, stop: runner.stop };
 };

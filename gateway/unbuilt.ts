@@ -4,7 +4,6 @@ import type { Config } from './config.ts';
 /** Keys that the configuration knows and this version does not honour yet: refused, because ignoring one would be worse. */
 const unbuilt = (config: Config): string[] => {
   const found: string[] = [];
-  if (config.admin.approvals > 0) found.push('admin.approvals');
   if (config.traffic.record === 'full') found.push('traffic.record: full');
   for (const [name, context] of Object.entries(config.contexts)) {
     for (const { path, writes } of context.match) {

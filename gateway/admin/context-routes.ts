@@ -1,10 +1,12 @@
 import {
+  askedSchema,
   bpOf,
   contextSchema,
   flipSchema,
   flipStartedSchema,
   killSchema,
   pageOf,
+  percentOf,
   rampChangeSchema,
   reasonedSchema,
   stageChangeSchema,
@@ -72,9 +74,10 @@ export const contextRoutes = (deps: AdminDeps, views: ContextViews): Endpoint[] 
     }),
     endpoint('PUT /contexts/:name/stage', {
       role: 'operator',
-      summary: 'Moves a context, and the contexts of its group with it. Into and out of cutover: 202, the flip goes on',
+      summary:
+        'Moves a context, and the contexts of its group with it. Into and out of cutover: 202, the flip goes on. A promotion that needs approvals: 202 until enough people have asked for the same',
       body: stageChangeSchema,
-      answers: { 200: contextSchema, 202: flipStartedSchema },
+      answers: { 200: contextSchema, 202: flipStartedSchema.or(askedSchema) },
       handle: async ({ params, body, actor }) => {
         const name = params.name!;
         views.flagOf(name);
@@ -87,6 +90,10 @@ export const contextRoutes = (deps: AdminDeps, views: ContextViews): Endpoint[] 
           actor,
         });
         if (moved.kind === 'flip') return { status: 202, body: { flip: { id: moved.id, state: moved.state } } };
+        if (moved.kind === 'asked') {
+          const { askedBy, needed, canaryShareBp } = moved;
+          return { status: 202, body: { asked: { stage: body.stage, percent: percentOf(canaryShareBp), askedBy: [...askedBy], needed } } };
+        }
         return ok(await views.one(name));
       },
     }),

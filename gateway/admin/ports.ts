@@ -51,7 +51,11 @@ export type MovesPort = {
   stage(
     context: string,
     request: StageMoveRequest,
-  ): Promise<{ readonly kind: 'done' } | { readonly kind: 'flip'; readonly id: string; readonly state: string }>;
+  ): Promise<
+    | { readonly kind: 'done' }
+    | { readonly kind: 'flip'; readonly id: string; readonly state: string }
+    | { readonly kind: 'asked'; readonly canaryShareBp: number; readonly askedBy: readonly string[]; readonly needed: number }
+  >;
   kill(contexts: readonly string[], request: { reason: string; now?: boolean | undefined; actor: string }): Promise<unknown>;
   revive(contexts: readonly string[], request: { reason: string; actor: string }): Promise<unknown>;
 };

@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as pause } from 'node:timers/promises';
-import { contextSchema, type FlipView, flipSchema, flipStartedSchema, percentOf } from '@banyan/contracts/admin-api.ts';
+import { askedSchema, contextSchema, type FlipView, flipSchema, flipStartedSchema, percentOf } from '@banyan/contracts/admin-api.ts';
 import { parsePercent } from '@banyan/contracts/config-values.ts';
 import { STAGES, type Stage } from '@banyan/contracts/vocabulary.ts';
 import { Argument, InvalidArgumentError } from 'commander';
@@ -64,7 +64,7 @@ const confirmRetired = async (io: Io, context: string, flags: Flags): Promise<vo
   }
 };
 
-/** `banyan stage CONTEXT STAGE`: 0 done, 1 refused or undone. A move that hands over write ownership is waited for. */
+/** `banyan stage CONTEXT STAGE`: 0 done, 1 refused, undone, or others must ask for the same first. A move that hands over write ownership is waited for. */
 export const registerStage: Register = (program, io) => {
   withAdminOptions(program.command('stage'))
     .description('move a context to a stage; waits for a hand-over of write ownership')
@@ -87,6 +87,12 @@ export const registerStage: Register = (program, io) => {
         ...(flags.force === true ? { force: true } : {}),
         ...(flags.ifVersion === undefined ? {} : { ifVersion: flags.ifVersion }),
       });
+      const asked = askedSchema.safeParse(answer);
+      if (asked.success) {
+        const { askedBy, needed } = asked.data.asked;
+        if (flags.json === true) printJson(io, asked.data);
+        throw answerNo(`not moved yet: ${askedBy.join(', ')} asked for it, ${needed} people must ask for the same`);
+      }
       const started = flipStartedSchema.safeParse(answer);
       const flip = started.success ? await watch(io, client, started.data.flip.id) : null;
       const now = readAnswer(client, contextSchema, flip ? await client.get(`/contexts/${part(context)}`) : answer);

@@ -229,7 +229,7 @@ const checkGroups = ({ config }: CheckInput, fault: Report): void => {
   }
 };
 
-/** An approval needs a name, and the one who started the ramp cannot give it. */
+/** An approval needs a name, and is never one's own. */
 const checkApprovals = (config: Config, at: Path, approvals: number, fault: Report): void => {
   const people = config.admin.tokens.filter(({ role }) => role !== 'viewer').length;
   if (approvals > 0 && people <= approvals)
@@ -254,6 +254,7 @@ export const check = (input: CheckInput): Checked => {
   checkUpstream(input, ['legacy'], config.legacy, fault, warn);
   checkListeners(input, fault);
   checkListenerTls(input, fault, warn);
+  checkApprovals(config, ['admin', 'approvals'], config.admin.approvals, fault);
   checkRoutes(input, fault);
   checkGroups(input, fault);
   checkWho(input, fault, warn);

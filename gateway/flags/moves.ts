@@ -2,6 +2,7 @@ import { AppError } from '@banyan/contracts/errors.ts';
 import type { Stage } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import { planMove } from '../core/stage-moves.ts';
+import { askFor, isPromotion } from './approvals.ts';
 import { activeFlip, appendAudit, lockFlags, patchFlag, type StoredFlag } from './flag-store.ts';
 import type { Flags } from './flags.ts';
 import type { Flips } from './flips.ts';
@@ -17,6 +18,8 @@ export type MovesDeps = {
         readonly cutoverObstacles: readonly string[];
       }
     | undefined;
+  /** People besides the one who asks who must ask for the same promotion; default 0. */
+  readonly approvals?: () => number;
 };
 
 export type StageRequest = {
@@ -27,6 +30,8 @@ export type StageRequest = {
   readonly force?: boolean | undefined;
   readonly ifVersion?: number | undefined;
   readonly actor: string;
+  /** The ramp has approvals of its own. */
+  readonly approved?: boolean | undefined;
   /** Kept with the audit row of the move. */
   readonly evidence?: unknown;
   /** Runs in the transaction of an instant move; what it throws undoes the move. */
@@ -35,7 +40,9 @@ export type StageRequest = {
 
 export type Moved =
   | { readonly kind: 'done'; readonly flags: StoredFlag[] }
-  | { readonly kind: 'flip'; readonly id: string; readonly state: string };
+  | { readonly kind: 'flip'; readonly id: string; readonly state: string }
+  /** Others must ask for the same first. */
+  | { readonly kind: 'asked'; readonly canaryShareBp: number; readonly askedBy: readonly string[]; readonly needed: number };
 
 export type Moves = {
   stage(context: string, request: StageRequest): Promise<Moved>;
@@ -63,7 +70,7 @@ const inTime = async (work: Promise<unknown>): Promise<void> => {
 };
 
 /** Changes of flags by people. Everything is audited in the transaction of the change. */
-export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves => {
+export const createMoves = ({ db, flags, flips, contextOf, approvals }: MovesDeps): Moves => {
   const known = (name: string): StoredFlag => {
     const flag = flags.current(name);
     if (!flag)
@@ -126,7 +133,26 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
           : request.stage === 'cutover' || request.stage === 'retired'
             ? 10_000
             : 0;
-
+      const approval: { by: readonly string[] | null } = { by: null };
+      /** Of a promotion that needs others: who has asked for it so far, unless that is enough. */
+      const asked = async (): Promise<Extract<Moved, { kind: 'asked' }> | null> => {
+        const needed = approvals?.() ?? 0;
+        if (needed === 0 || request.approved || !isPromotion(target, { stage: request.stage, canaryShareBp: shareBp })) return null;
+        const { version } = target;
+        if (request.ifVersion !== undefined && request.ifVersion !== version)
+          throw new AppError('stale-version', `${context} is at version ${version}, not ${request.ifVersion}: somebody changed it`, {
+            details: { version },
+          });
+        const { actor, reason } = request;
+        const found = await withStore((store) =>
+          store.transaction((trx) =>
+            askFor(trx, { context: names[0]!, stage: request.stage, canaryShareBp: shareBp, version, actor, reason }, needed),
+          ),
+        );
+        if (!found.enough) return { kind: 'asked', canaryShareBp: shareBp, askedBy: found.actors, needed: needed + 1 };
+        approval.by = found.actors;
+        return null;
+      };
       if (move.kind === 'flip') {
         if (!flips) throw new AppError('not-configured', AWAY);
         if (request.stage === 'cutover') {
@@ -136,24 +162,30 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
           if (obstacles.length > 0)
             throw new AppError('conflict', `cutover is refused: ${obstacles.join('; ')}`, { details: { obstacles } });
         }
+        const waiting = await asked();
+        if (waiting) return waiting;
         return withStore(() =>
           flips.begin({
             names,
             from: target.stage,
             to: request.stage,
             canaryShareBp: shareBp,
-            ifVersion: request.ifVersion,
+            ifVersion: approval.by ? target.version : request.ifVersion,
             context,
             actor: request.actor,
-            reason: request.reason,
+            reason: approval.by ? `${request.reason} (asked for by ${approval.by.join(', ')})` : request.reason,
           }),
         );
       }
+      const waiting = await asked();
+      if (waiting) return waiting;
       const changed = await withStore((store) =>
         store.transaction(async (trx) => {
           const rows = await lockFlags(trx, names);
           const before = rows.find((row) => row.name === context);
           if (!before) throw new AppError('not-found', `the store knows no context called ${context}`);
+          // what was approved is the step from there, and from nowhere else
+          if (approval.by && before.version !== target.version) throw new AppError('conflict', `${context} has just changed: ask again`);
           if (request.ifVersion !== undefined && before.version !== request.ifVersion)
             throw new AppError(
               'stale-version',
@@ -178,7 +210,7 @@ export const createMoves = ({ db, flags, flips, contextOf }: MovesDeps): Moves =
               before: summary(row),
               after: summary(after[i]!),
               reason: request.reason,
-              evidence: request.evidence,
+              evidence: request.evidence ?? (approval.by ? { approvedBy: approval.by } : undefined),
             });
           return after;
         }),

@@ -50,6 +50,7 @@ export type RampMove = {
   readonly reason: string;
   readonly actor: string;
   readonly ifVersion: number;
+  readonly approved: true;
   readonly evidence: unknown;
   /** Runs in the transaction of the move; what it throws undoes it. */
   readonly also: (trx: Knex, moved: readonly RampFlag[]) => Promise<void>;

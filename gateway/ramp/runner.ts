@@ -74,6 +74,7 @@ export const createRunner = (deps: RampDeps): Runner => {
       reason: short(reason),
       actor: ACTOR,
       ifVersion: first!.version,
+      approved: true,
       evidence,
       also: (trx, moved) =>
         saveRamp(trx, row, {
