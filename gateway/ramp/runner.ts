@@ -19,6 +19,8 @@ export type Runner = {
 
 const ACTOR = 'ramp';
 const LOOK_MS = 1_000;
+/** Ramps that are looked at side by side. */
+const MAX_IN_HAND = 16;
 /** A hold whose reasons change to and fro is audited at most so often. */
 const AUDIT_HOLD_MS = 30_000;
 
@@ -31,6 +33,9 @@ const words = (reasons: readonly RampReason[]): string => reasons.map(({ text })
 /** The audit's own limit. */
 const short = (text: string): string => (text.length > 1_000 ? `${text.slice(0, 999)}…` : text);
 const keyOf = (reasons: readonly RampReason[]): string => [...new Set(reasons.map(({ code }) => code))].sort().join(' ');
+
+const same = (a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean =>
+  Object.keys(a).length === Object.keys(b).length && Object.entries(a).every(([name, value]) => b[name] === value);
 
 type Look = {
   readonly row: RampRow;
@@ -50,6 +55,7 @@ export const createRunner = (deps: RampDeps): Runner => {
   const leader = createLeader(deps);
   const stopping = new AbortController();
   const lookedAt = new Map<string, number>();
+  const inHand = new Map<string, Promise<void>>();
   const heldAt = new Map<string, { readonly key: string; readonly at: number }>();
   let known: readonly RampSummary[] = [];
   let timer: NodeJS.Timeout | null = null;
@@ -274,7 +280,7 @@ export const createRunner = (deps: RampDeps): Runner => {
     if (!settings) return;
     const now = await clockOf(deps.db);
     const versions = await versionsOf(flags);
-    if (versions !== null && JSON.stringify(versions) !== JSON.stringify(row.serviceVersions)) {
+    if (versions !== null && !same(versions, row.serviceVersions)) {
       if (Object.keys(row.serviceVersions).length > 0) return restart(row, flags, versions, now);
       await saveRamp(deps.db, row, { serviceVersions: versions });
       return;
@@ -310,6 +316,17 @@ export const createRunner = (deps: RampDeps): Runner => {
     }
   };
 
+  const turn = async (unit: string): Promise<void> => {
+    try {
+      const row = await loadRamp(deps.db, unit);
+      // after the row: a flag that is older than the row would look as if a person had moved it
+      await deps.flags.refresh();
+      if (row && isWatched(row.state)) await safely(row);
+    } catch (error) {
+      deps.log.debug({ err: error, unit }, 'a ramp cannot be read');
+    }
+  };
+
   const round = async (): Promise<void> => {
     known = await loadRamps(deps.db);
     const watched = known.filter(({ state }) => isWatched(state));
@@ -317,16 +334,17 @@ export const createRunner = (deps: RampDeps): Runner => {
     for (const unit of heldAt.keys()) if (!watched.some((row) => row.unit === unit)) heldAt.delete(unit);
     if (watched.length === 0) return leader.yield();
     if (!(await leader.lead())) return;
-    for (const row of watched) {
-      if (stopping.signal.aborted) return;
-      const interval = deps.settings(row.contexts[0] ?? '')?.interval ?? LOOK_MS;
+    for (const { unit, contexts } of watched) {
+      if (stopping.signal.aborted || inHand.size >= MAX_IN_HAND) return;
+      const interval = deps.settings(contexts[0] ?? '')?.interval ?? LOOK_MS;
       const at = performance.now();
-      if (at - (lookedAt.get(row.unit) ?? Number.NEGATIVE_INFINITY) < interval) continue;
-      lookedAt.set(row.unit, at);
-      const whole = await loadRamp(deps.db, row.unit);
-      // after the row: a flag that is older than the row would look as if a person had moved it
-      await deps.flags.refresh();
-      if (whole && isWatched(whole.state)) await safely(whole);
+      if (inHand.has(unit) || at - (lookedAt.get(unit) ?? Number.NEGATIVE_INFINITY) < interval) continue;
+      lookedAt.set(unit, at);
+      // not waited for: a hook that takes its time must not hold up the roll-back of others
+      inHand.set(
+        unit,
+        turn(unit).finally(() => inHand.delete(unit)),
+      );
     }
   };
 
@@ -351,6 +369,7 @@ export const createRunner = (deps: RampDeps): Runner => {
       stopping.abort();
       if (timer) clearTimeout(timer);
       await running;
+      await Promise.all(inHand.values());
       await leader.yield();
     },
     leading: leader.leading,
