@@ -160,7 +160,7 @@ describe('docs/dual-write.md', () => {
 
 describe('docs/ramp.md', () => {
   it('lists the moves of a ramp, all of them and no other', () => {
-    const listed = [...read('docs/ramp.md').matchAll(/^\| `([\w-]+)` \| ([\w-]+) \| `([\w-]+)` \|$/gm)].map(
+    const listed = [...read('docs/ramp.md').matchAll(/^\| `([\w-]+)` +\| ([\w-]+) +\| `([\w-]+)` +\|$/gm)].map(
       ([, from, event, to]) => `${from} ${event} ${to}`,
     );
     expect(listed.sort()).toEqual(

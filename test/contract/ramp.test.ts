@@ -54,6 +54,7 @@ type World = {
   /** Contexts that have no extracted service. */
   bare: Set<string>;
   traffic: boolean;
+  stale: boolean;
   failing: Set<string>;
   version: string | null;
 };
@@ -67,8 +68,11 @@ let runner: Runner;
 let feeding: NodeJS.Timeout;
 let fed: Promise<void> = Promise.resolve();
 
+/** Counters only rise: what was there before a ramp began is no evidence for it. */
+let compared = 0;
 const parityNow = (): ParityView => {
-  const n = world.traffic ? 1_000 : 0;
+  if (world.traffic) compared += 1_000;
+  const n = compared;
   const figures = { requests: n, compared: n, match: n, noise: 0, mismatch: 0, incomparable: 0, dropped: 0, skipped: 0, rate: 1 };
   return report({
     ...figures,
@@ -113,7 +117,7 @@ beforeAll(async () => {
     flags,
     move: moves.stage,
     parity: { report: async () => parityNow(), mismatches: async () => [], reset: async () => undefined },
-    stale: () => false,
+    stale: () => world.stale,
     serviceVersion: async () => {
       if (world.version === null) throw new Error('away');
       return world.version;
@@ -163,7 +167,7 @@ const auditOf = async (action: string, context = 'alone') =>
   (await createAuditStore(db).list({ context, limit: 500 })).items.filter((row) => row.action === action);
 
 beforeEach(async () => {
-  world = { settings: {}, bare: new Set(), traffic: true, failing: new Set(), version: 'v1' };
+  world = { settings: {}, bare: new Set(), traffic: true, stale: false, failing: new Set(), version: 'v1' };
   for (const context of ['alone', 'order']) {
     const ramp = await now(context);
     if (ramp && ['running', 'paused', 'waiting-approval'].includes(ramp.state))
@@ -226,9 +230,9 @@ describe('approvals', () => {
     await act('approve', 'ben');
     await expect(act('approve', 'ben')).rejects.toThrow('approved this step already');
     expect((await now()).approvals.given).toMatchObject([{ actor: 'ben' }]);
-    world.traffic = false;
+    world.stale = true;
     expect(await state('running')).toMatchObject({ share: 0, approvals: { given: [] } });
-    world.traffic = true;
+    world.stale = false;
     await state('waiting-approval');
     await act('approve', 'ben');
     await act('approve', 'cid');
@@ -383,7 +387,8 @@ describe('what a process has seen', () => {
   });
 
   it('is lost and counted while the store is away', async () => {
-    const away = knex({ client: 'pg', connection: 'postgres://127.0.0.1:1/none', pool: { min: 0, max: 1 }, acquireConnectionTimeout: 200 });
+    const quiet = { warn: () => undefined, error: () => undefined, debug: () => undefined, deprecate: () => undefined };
+    const away = knex({ client: 'pg', log: quiet, connection: 'postgres://127.0.0.1:1/none', acquireConnectionTimeout: 200 });
     const samples = createSamples({ db: away, flag, openBreakers: () => [], log });
     samples.note(entry);
     samples.note(entry);
