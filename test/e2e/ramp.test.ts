@@ -72,7 +72,8 @@ const hook = async (): Promise<Server> => {
 const portOf = (server: Server): number => (server.address() as AddressInfo).port;
 
 const yamlOf = (store: string, legacy: Server, extracted: Server, contexts: readonly Name[]): string => {
-  const ramp = `{ hold: 250ms, interval: ${INTERVAL_MS}ms, webhooks: [ { url: "http://127.0.0.1:${portOf(hooks)}/ramp", on: before, secret: not-to-be-told } ], minRequests: 30, gate: { parity: { good: 0.99, bad: 0.5 }, errors: { floor: 0.001 }, latencyP95Ratio: 4, latencyP99Ratio: 4, latencySamples: 30, latencySlack: 200ms } }`;
+  // longer than the slowest answer takes: until that is out, only the quick ones have been seen
+  const ramp = `{ hold: 900ms, interval: ${INTERVAL_MS}ms, webhooks: [ { url: "http://127.0.0.1:${portOf(hooks)}/ramp", on: before, secret: not-to-be-told } ], minRequests: 30, gate: { parity: { good: 0.99, bad: 0.5 }, errors: { floor: 0.001 }, latencyP95Ratio: 4, latencyP99Ratio: 4, latencySamples: 30, latencySlack: 200ms } }`;
   return `
 version: 1
 listen: 127.0.0.1:0
