@@ -232,8 +232,11 @@ describe('a ramp', () => {
       expect(now).toMatchObject({ name, stage: 'shadow', percent: 0, ramp: { state: 'rolled-back', share: 0, outcome: 'rollback' } });
       expect(now.ramp!.reasons.join('\n')).toMatch(code);
       const back = (await auditOf(name)).find(({ action, actor }) => action === 'stage' && actor === 'ramp')!;
-      expect(back).toMatchObject({ before: { stage: 'canary', canaryShareBp: 2_500 }, after: { stage: 'shadow' } });
-      expect(back.reason).toContain('rolled back from 25 % to shadow: ');
+      expect(back).toMatchObject({ before: { stage: 'canary' }, after: { stage: 'shadow' } });
+      // holds are so short here that the next step may begin before the proof is complete
+      const { canaryShareBp } = back.before as { canaryShareBp: number };
+      expect([2_500, 5_000]).toContain(canaryShareBp);
+      expect(back.reason).toContain(`rolled back from ${canaryShareBp / 100} % to shadow: `);
       const [{ samples }] = (back.evidence as { contexts: [{ samples: Record<string, unknown[]> }] }).contexts;
       expect(samples[{ fails: 'failed', slow: 'slowest', differs: 'mismatches' }[name as 'fails']]!.length).toBeGreaterThan(0);
     }
@@ -245,6 +248,8 @@ describe('a ramp', () => {
   }, 120_000);
 
   it('ends when a person moves the context, pauses when one kills it, and goes on when one says so', async () => {
+    bad.clear();
+    spoil = false;
     const act = (action: string) => api('/contexts/fails/ramp', { method: 'POST', body: { action, reason: 'test' } });
     const stateOf = async () => (await contextNow('fails')).ramp!;
     expect((await act('resume')).body).toMatchObject({ status: 409, code: 'illegal-move', state: 'rolled-back', legal: ['start'] });
