@@ -8,7 +8,7 @@ import type { OverrideTokens } from './identity/override-token.ts';
 import type { Claims, TokenReader } from './identity/tokens.ts';
 import type { Whoami } from './identity/whoami.ts';
 import type { Provided, Provider } from './openfeature/provider.ts';
-import type { CommandWriter, JournalEntry, Pins, ShadowOffer } from './ports.ts';
+import type { CommandWriter, JournalEntry, Pins, RouteMemo, ShadowOffer } from './ports.ts';
 import type { Call } from './proxy/call.ts';
 import type { ClientResponse } from './proxy/client.ts';
 import type { Trusted } from './proxy/peer.ts';
@@ -24,6 +24,7 @@ export type RouteSettings = {
   readonly pattern: string;
   /** For logs and metrics: `POST /api/orders`, or the bare pattern where a route has several methods. */
   readonly label: string;
+  readonly memo: RouteMemo;
 };
 
 export type OverrideRule = { readonly to: Side; holds(call: Call, claims: Claims | null): boolean };
@@ -90,6 +91,7 @@ export type Exchange = {
   context: LiveContext | null;
   flag: ContextFlag | null;
   label: string | null;
+  memo: RouteMemo | undefined;
   operation: 'query' | 'command' | null;
   decision: Decision | null;
   reason: Reason | null;

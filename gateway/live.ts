@@ -75,6 +75,7 @@ const patternsOf = (config: Config): RoutePattern<RouteSettings>[] =>
         ledgered: isLedgered(config, context),
         pattern: match.path,
         label: labelOf(match),
+        memo: { meter: null, quoted: null },
       },
     })),
   );

@@ -63,6 +63,7 @@ export const createPipeline = (d: PipelineDeps) => {
       requestId: x.call.requestId,
       context: x.context?.name ?? null,
       route: x.label,
+      memo: x.memo,
       method: x.call.method,
       operation: x.operation,
       decisionKind: x.decision?.kind ?? null,
@@ -294,10 +295,12 @@ export const createPipeline = (d: PipelineDeps) => {
     }
     const context = live.contexts.get(match.route.context)!;
     x.context = context;
-    x.label = match.route.rest.label;
+    const settings = match.route.rest;
+    x.label = settings.label;
+    x.memo = settings.memo;
     x.operation = match.operation;
     x.params = match.params;
-    return owned(x, live, context, match.route.rest, match.route.maxStage);
+    return owned(x, live, context, settings, match.route.maxStage);
   };
 
   return async (req: ClientRequest, res: ClientResponse): Promise<void> => {
@@ -312,6 +315,7 @@ export const createPipeline = (d: PipelineDeps) => {
         context: null,
         flag: null,
         label: null,
+        memo: undefined,
         operation: null,
         decision: null,
         reason: null,

@@ -79,6 +79,14 @@ export type ShadowOffer = {
   readonly latencyMs: number;
 };
 
+/** Counts the requests of one route. */
+export type RequestMeter = {
+  add(sample: Pick<JournalEntry, 'method' | 'upstream' | 'status' | 'reason' | 'durationMs' | 'tunnel'>): void;
+};
+
+/** Where the journal keeps what it has put together for a route, beside the route itself, so that no request has to look it up. */
+export type RouteMemo = { meter: RequestMeter | null; quoted: string | null };
+
 /** What is noted of a request when it is over. */
 export type JournalEntry = {
   readonly requestId: string;
@@ -86,6 +94,8 @@ export type JournalEntry = {
   readonly context: string | null;
   /** The pattern, never the path. */
   readonly route: string | null;
+  /** Of the context and route above; absent = nothing is kept for them. */
+  readonly memo?: RouteMemo | undefined;
   readonly method: string;
   readonly operation: Operation | null;
   readonly decisionKind: string | null;

@@ -27,14 +27,25 @@ export type Match<R> =
 
 export type Routes<R> = { match(method: string, path: string): Match<R> };
 
-type Node<R> = {
-  readonly literals: Map<string, Node<R>>;
-  param: Node<R> | null;
-  rest: Node<R> | null;
-  readonly routes: RoutePattern<R>[];
+/** Where a parameter stands: counted from the front, or, behind `**`, from the end. */
+type Place = { readonly name: string; readonly index: number; readonly fromEnd: boolean };
+
+/** A route with all that a match needs of it in one place: where there are thousands, each further object is memory that is in no cache. */
+type Leaf<R> = {
+  readonly route: RoutePattern<R>;
+  readonly methods: readonly string[] | null;
+  readonly places: readonly Place[];
 };
 
-const node = <R>(): Node<R> => ({ literals: new Map(), param: null, rest: null, routes: [] });
+type Node<R> = {
+  /** null = none. */
+  literals: Map<string, Node<R>> | null;
+  param: Node<R> | null;
+  rest: Node<R> | null;
+  readonly leaves: Leaf<R>[];
+};
+
+const node = <R>(): Node<R> => ({ literals: null, param: null, rest: null, leaves: [] });
 
 /** A trailing slash is dropped: frameworks treat both spellings alike, so a command must not slip past its ledger by one. */
 const segmentsOf = (path: string): string[] => {
@@ -57,6 +68,7 @@ const child = <R>(at: Node<R>, segment: string): Node<R> => {
     at.param ??= node();
     return at.param;
   }
+  at.literals ??= new Map();
   let next = at.literals.get(segment);
   if (!next) {
     next = node();
@@ -64,9 +76,6 @@ const child = <R>(at: Node<R>, segment: string): Node<R> => {
   }
   return next;
 };
-
-/** Where a parameter stands: counted from the front, or, behind `**`, from the end. */
-type Place = { readonly name: string; readonly index: number; readonly fromEnd: boolean };
 
 const placesOf = (pattern: string): readonly Place[] => {
   const parts = segmentsOf(pattern);
@@ -93,12 +102,17 @@ const paramsAt = (places: readonly Place[], segments: readonly string[]): Readon
  */
 export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R> => {
   const root = node<R>();
-  const places = new Map<RoutePattern<R>, readonly Place[]>();
+  /** Most routes have the same few lists: they share them. */
+  const lists = new Map<string, unknown>();
+  const shared = <T>(list: T): T => {
+    const key = JSON.stringify(list);
+    if (!lists.has(key)) lists.set(key, list);
+    return lists.get(key) as T;
+  };
   for (const pattern of patterns) {
-    places.set(pattern, placesOf(pattern.path));
     let at = root;
     for (const segment of segmentsOf(pattern.path)) at = child(at, segment);
-    at.routes.push(pattern);
+    at.leaves.push({ route: pattern, methods: shared(pattern.methods), places: shared(placesOf(pattern.path)) });
   }
   const empty = patterns.length === 0;
 
@@ -108,27 +122,27 @@ export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R
       const segments = segmentsOf(path);
       let owned: RoutePattern<R> | null = null;
 
-      const pick = (at: Node<R>): RoutePattern<R> | null => {
-        for (const route of at.routes) {
-          if (route.methods === null || route.methods.includes(method)) return route;
-          owned ??= route;
+      const pick = (at: Node<R>): Leaf<R> | null => {
+        for (const leaf of at.leaves) {
+          if (leaf.methods === null || leaf.methods.includes(method)) return leaf;
+          owned ??= leaf.route;
         }
         return null;
       };
-      const walk = (at: Node<R>, i: number): RoutePattern<R> | null => {
+      const walk = (at: Node<R>, i: number): Leaf<R> | null => {
         if (i === segments.length) {
           const found = pick(at);
           if (found) return found;
         } else {
-          const literal = at.literals.get(segments[i]!);
+          const literal = at.literals?.get(segments[i]!);
           const byLiteral = literal && walk(literal, i + 1);
           if (byLiteral) return byLiteral;
           const byParam = at.param && segments[i] !== '' ? walk(at.param, i + 1) : null;
           if (byParam) return byParam;
         }
         if (at.rest) {
-          const leaf = at.rest.literals.size === 0 && !at.rest.param && !at.rest.rest;
-          if (leaf) return pick(at.rest);
+          const last = at.rest.literals === null && !at.rest.param && !at.rest.rest;
+          if (last) return pick(at.rest);
           for (let j = i; j <= segments.length; j++) {
             const byRest = walk(at.rest, j);
             if (byRest) return byRest;
@@ -137,13 +151,13 @@ export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R
         return null;
       };
 
-      const route = walk(root, 0);
-      if (route)
+      const leaf = walk(root, 0);
+      if (leaf)
         return {
           kind: 'route',
-          route,
-          operation: route.operation ?? operationOf(method),
-          params: paramsAt(places.get(route) ?? [], segments),
+          route: leaf.route,
+          operation: leaf.route.operation ?? operationOf(method),
+          params: paramsAt(leaf.places, segments),
         };
       const unowned = owned as RoutePattern<R> | null;
       return unowned ? { kind: 'unowned-method', context: unowned.context, path: unowned.path } : NONE;

@@ -53,12 +53,17 @@ export const createJournal = (deps: {
     }
     return found;
   };
+  const placeOf = ({ context, route, memo }: JournalEntry): string => {
+    if (memo === undefined) return `,"context":${quoted(context)},"route":${quoted(route)}`;
+    memo.quoted ??= `,"context":${JSON.stringify(context)},"route":${JSON.stringify(route)}`;
+    return memo.quoted;
+  };
   /** The line of an ordinary request, put together here: pino's general way showed as a twentieth of a request's processor time (`--cpu-prof`, Node 24). */
   const writeRequest = (entry: JournalEntry, level: 'info' | 'debug'): void => {
     const parts = log as unknown as Parts;
     parts[symbols.streamSym].write(
       `${parts[symbols.lsCacheSym][NUMBERS[level]]}${parts[symbols.timeSym]()}${parts[symbols.chindingsSym]},"requestId":${JSON.stringify(entry.requestId)}` +
-        `${entry.traceId === undefined ? '' : `,"traceId":${JSON.stringify(entry.traceId)}`},"context":${quoted(entry.context)},"route":${quoted(entry.route)}` +
+        `${entry.traceId === undefined ? '' : `,"traceId":${JSON.stringify(entry.traceId)}`}${placeOf(entry)}` +
         `,"method":${quoted(entry.method)},"operation":${quoted(entry.operation)},"reason":${quoted(entry.reason)},"upstream":${quoted(entry.upstream)}` +
         `,"stage":${quoted(entry.stage)},"status":${entry.status},"decision":${quoted(entry.decisionKind)}` +
         `,"processingTime":${toHundredths(entry.durationMs)},"msg":"request"}\n`,

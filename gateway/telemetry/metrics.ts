@@ -1,7 +1,7 @@
 import { BREAKER_STATES, type BreakerState, HOST_STATES, type HostState, type Stage, type Upstream } from '@banyan/contracts/vocabulary.ts';
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { JournalEntry } from '../ports.ts';
+import { Counter, Gauge, Registry } from 'prom-client';
 import { type RampMetrics, type RampSources, registerRamp } from './ramp-metrics.ts';
+import { createRequestMetrics, NONE, OTHER, type RequestSample } from './request-metrics.ts';
 
 /** What is read when somebody scrapes. Each must be cheap; a failing one leaves its gauges out. */
 export type MetricSources = {
@@ -23,15 +23,8 @@ export type MetricSources = {
   readonly backlog: () => Promise<{ readonly depth: number; readonly oldestAgeMs: number } | null>;
 };
 
-/** Latencies of a proxy: 1 ms to 10 s. */
-const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
-const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
-
 /** More values than this of one label become `other`: a file with 10,000 routes must not make 10,000 histograms. */
 export const MAX_LABEL_VALUES = 500;
-const OTHER = 'other';
-/** Requests that belong to no context. */
-const NONE = 'none';
 
 /** Lets the first `most` values through and folds the rest. */
 export const bounded = (most: number): ((value: string) => string) => {
@@ -44,13 +37,6 @@ export const bounded = (most: number): ((value: string) => string) => {
   };
 };
 
-/** Known methods as they are, any other token as `other`. */
-export const methodLabel = (method: string): string => (METHODS.has(method) ? method : OTHER);
-
-/** `2xx`; anything that is no status is `other`. */
-export const statusClass = (status: number): string =>
-  Number.isInteger(status) && status >= 100 && status <= 599 ? `${Math.floor(status / 100)}xx` : OTHER;
-
 /** Share of a context's queries that extracted answers, 0..1. */
 export const rolloutOf = (flag: { readonly stage: Stage; readonly canaryShareBp: number; readonly killed: boolean }): number => {
   if (flag.stage === 'retired') return 1;
@@ -58,9 +44,6 @@ export const rolloutOf = (flag: { readonly stage: Stage; readonly canaryShareBp:
   if (flag.stage === 'cutover') return 1;
   return flag.stage === 'canary' ? flag.canaryShareBp / 10_000 : 0;
 };
-
-/** The parts of a note that become labels and values. */
-export type RequestSample = Pick<JournalEntry, 'context' | 'route' | 'method' | 'upstream' | 'reason' | 'status' | 'durationMs' | 'tunnel'>;
 
 export type Metrics = {
   readonly registry: Registry;
@@ -97,19 +80,7 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     outcome: bounded(MAX_LABEL_VALUES),
     resource: bounded(MAX_LABEL_VALUES),
   };
-  const requests = new Counter({
-    name: 'banyan_requests_total',
-    help: 'Requests answered.',
-    labelNames: ['context', 'upstream', 'method', 'status', 'reason'] as const,
-    registers,
-  });
-  const duration = new Histogram({
-    name: 'banyan_request_duration_seconds',
-    help: 'From the request to the end of its answer.',
-    labelNames: ['context', 'route', 'upstream'] as const,
-    buckets: SECONDS,
-    registers,
-  });
+  const request = createRequestMetrics(registry, label.context, label.route);
   const comparisons = new Counter({
     name: 'banyan_parity_comparisons_total',
     help: 'Compared pairs by verdict.',
@@ -271,21 +242,7 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
 
   return {
     registry,
-    request(sample) {
-      const context = sample.context === null ? NONE : label.context(sample.context);
-      const upstream = sample.upstream ?? NONE;
-      requests.inc({
-        context,
-        upstream,
-        method: methodLabel(sample.method),
-        status: statusClass(sample.status),
-        reason: sample.reason ?? NONE,
-      });
-      // hours are no latency
-      if (sample.tunnel !== undefined) return;
-      const route = sample.route === null ? NONE : label.route(sample.route);
-      duration.observe({ context, route, upstream }, sample.durationMs / 1000);
-    },
+    request,
     parityCompared: (context, result) => comparisons.inc({ context: label.context(context), result }),
     shadowDropped: (context, reason) => dropped.inc({ context: label.context(context), reason: label.reason(reason) }),
     events: (context, outcome, count = 1) => events.inc({ context: label.context(context), outcome: label.outcome(outcome) }, count),

@@ -1,10 +1,11 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { describe, expect, it } from '@jest/globals';
-import type { JournalEntry } from '../ports.ts';
+import type { JournalEntry, RouteMemo } from '../ports.ts';
 import { createJournal } from './journal.ts';
 import { createLogger } from './logger.ts';
-import { bounded, createMetrics, MAX_LABEL_VALUES, methodLabel, rolloutOf, statusClass } from './metrics.ts';
+import { bounded, createMetrics, MAX_LABEL_VALUES, rolloutOf } from './metrics.ts';
+import { methodLabel, statusClass } from './request-metrics.ts';
 
 const lines = () => {
   const written: Record<string, unknown>[] = [];
@@ -60,6 +61,24 @@ describe('metrics', () => {
     expect(text).toContain('banyan_requests_total{context="none",upstream="legacy",method="GET",status="2xx",reason="none"} 1');
     expect(text).toContain('banyan_request_duration_seconds_sum{context="order",route="/api/orders/**",upstream="legacy"} 0.0123456');
     expect(text).toContain('banyan_build_info{version="1.2.3",node="v24"} 1');
+  });
+
+  it('count a route that brings its memo along into the same cells, over a reload too', async () => {
+    const metrics = metricsOf();
+    const memo = (): RouteMemo => ({ meter: null, quoted: null });
+    const [before, after] = [memo(), memo()];
+    metrics.request(entry);
+    for (const kept of [before, before, after]) metrics.request({ ...entry, memo: kept });
+    metrics.request({ ...entry, memo: before, status: 503, upstream: 'extracted', durationMs: 20_000 });
+    const text = await metrics.registry.metrics();
+    expect(text).toContain('banyan_requests_total{context="order",upstream="legacy",method="GET",status="2xx",reason="STAGE"} 4');
+    expect(text).toContain('banyan_requests_total{context="order",upstream="extracted",method="GET",status="5xx",reason="STAGE"} 1');
+    const labels = 'context="order",route="/api/orders/**"';
+    expect(text).toContain(`banyan_request_duration_seconds_bucket{le="0.01",${labels},upstream="legacy"} 0`);
+    expect(text).toContain(`banyan_request_duration_seconds_bucket{le="0.025",${labels},upstream="legacy"} 4`);
+    expect(text).toContain(`banyan_request_duration_seconds_bucket{le="10",${labels},upstream="extracted"} 0`);
+    expect(text).toContain(`banyan_request_duration_seconds_bucket{le="+Inf",${labels},upstream="extracted"} 1`);
+    expect(text).toContain(`banyan_request_duration_seconds_count{${labels},upstream="legacy"} 4`);
   });
 
   it('read flags, breakers and backlog at the scrape, and leave out a backlog that cannot be read', async () => {
