@@ -4,6 +4,7 @@ import type { Observation } from '../core/parity/observation.ts';
 import type { ParityRules } from '../core/parity/rules.ts';
 import { copyHeaders } from './shadow-copy.ts';
 import type { Slots } from './shadow-limits.ts';
+import type { Stopping } from './stopping.ts';
 
 /** The part of a context's configuration that the shadow path reads; a new object after each reload. */
 export type ShadowSettings = {
@@ -56,17 +57,18 @@ const whyFailed = (error: unknown): string => {
 /**
  * Sends one copy, once. A slot is held only while it is under way; a hung upstream gives it back after the time-out, whether `send` heeds its
  * signal or not. What went wrong comes back as an incomplete observation.
- * @throws AppError `overloaded` when no slot came free in time; the reason of `stopping` when it fires
+ * @throws AppError `overloaded` when no slot came free in time; the reason of `stopping` once it stops
  */
 export const createAsk =
-  (send: SendCopy, sendTimeoutMs: number, stopping: AbortSignal) =>
+  (send: SendCopy, sendTimeoutMs: number, stopping: Stopping) =>
   async (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<Observation> => {
-    const release = await slots.acquire(MAX_WAIT_MS, stopping);
-    const limit = new AbortController();
-    const timer = setTimeout(() => limit.abort(new AppError('upstream-timeout', 'The copy took too long')), sendTimeoutMs);
-    const giveUp = (): void => limit.abort(stopping.reason);
-    stopping.addEventListener('abort', giveUp, { once: true });
+    const { controller: limit, unlink } = stopping.link();
     const { signal } = limit;
+    const release = await slots.acquire(MAX_WAIT_MS, signal).catch((error: unknown) => {
+      unlink();
+      throw error;
+    });
+    const timer = setTimeout(() => limit.abort(new AppError('upstream-timeout', 'The copy took too long')), sendTimeoutMs);
     const ended = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));
     const { requestId, context, method, target } = question;
     const headers = copyHeaders(question.headers, settings.shadow.cookies);
@@ -77,13 +79,13 @@ export const createAsk =
         ended,
       ]);
     } catch (error) {
-      stopping.throwIfAborted();
+      stopping.throwIfStopped();
       const why = whyFailed(error);
       hung = why === 'timeout';
       return { status: 0, headers: [], body: null, complete: false, why };
     } finally {
       clearTimeout(timer);
-      stopping.removeEventListener('abort', giveUp);
+      unlink();
       release(hung ? 'hung' : 'answered');
     }
   };

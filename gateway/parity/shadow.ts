@@ -10,6 +10,7 @@ import type { Evidence, JudgedPair } from './evidence.ts';
 import { createAsk, type SendCopy, type ShadowSettings } from './shadow-ask.ts';
 import { isUnsafeQuery } from './shadow-copy.ts';
 import { createSlots, createTokenBucket, type Slots, type TokenBucket } from './shadow-limits.ts';
+import { createStopping } from './stopping.ts';
 
 export type ShadowInput = {
   readonly requestId: string;
@@ -90,8 +91,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
   const maxPending = deps.maxPending ?? 200;
   const maxPendingBytes = deps.maxPendingBytes ?? 64 * 1024 * 1024;
 
-  const stopping = new AbortController();
-  const ask = createAsk(deps.send, deps.sendTimeoutMs ?? 10_000, stopping.signal);
+  const stopping = createStopping();
+  const ask = createAsk(deps.send, deps.sendTimeoutMs ?? 10_000, stopping);
   const lanes = new Map<string, Lane>();
   const jobs = new Set<Promise<void>>();
   const compiled = new WeakMap<ParityRules, CompiledRules>();
@@ -153,8 +154,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     let verdict = first;
     for (const ms of askAgainAfterMs) {
       if (verdict.kind !== 'mismatch') return verdict;
-      stopping.signal.throwIfAborted();
-      await delay(ms, stopping.signal);
+      const { controller, unlink } = stopping.link();
+      await delay(ms, controller.signal).finally(unlink);
       if (!lane.buckets.legacy.borrow() || !lane.buckets.extracted.borrow()) return { kind: 'incomparable', why: 'unconfirmed' };
       const sides = random() < 0.5 ? (['legacy', 'extracted'] as const) : (['extracted', 'legacy'] as const);
       const answers = await Promise.all(sides.map((side) => ask(side, input, settings, lane.slots[side])));
@@ -264,7 +265,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
         leave(
           'dropped',
           input,
-          stopping.signal.aborted ? 'stopping' : error instanceof AppError && error.code === 'overloaded' ? 'stale' : 'failed',
+          stopping.stopped ? 'stopping' : error instanceof AppError && error.code === 'overloaded' ? 'stale' : 'failed',
         ),
       )
       .finally(() => {
@@ -278,7 +279,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
   return {
     offer: (input) => {
       try {
-        if (stopping.signal.aborted) return;
+        if (stopping.stopped) return;
         const settings = deps.settings(input.context);
         if (!settings) return;
         offered++;
@@ -301,7 +302,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       verdicts: Object.fromEntries(counts.verdicts),
     }),
     stop: async () => {
-      stopping.abort(new AppError('draining', 'The gateway stops'));
+      stopping.stop(new AppError('draining', 'The gateway stops'));
       await Promise.all(jobs);
     },
   };
