@@ -141,6 +141,8 @@ export type Evidence = {
 const MAX_KEYS = 5_000;
 const MAX_PAIRS = 100;
 const MAX_PAIRS_PER_FIELD = 5;
+/** Redacting a pair takes about half a millisecond, in which no request moves: of pairs that agree one is example enough. */
+const MAX_AGREEING = 1;
 const MAX_BODY = 64 * 1024;
 const MAX_VALUE = 4_096;
 const MAX_STORED = 200;
@@ -242,7 +244,9 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
     const name = exemplarOf(pair.verdict);
     const key = `${pair.context}\u0000${name}`;
     const kept = perField.get(key) ?? 0;
-    if (kept >= MAX_PAIRS_PER_FIELD || pairs.length >= MAX_PAIRS) return;
+    const { kind } = pair.verdict;
+    const most = kind === 'match' || kind === 'noise' ? MAX_AGREEING : MAX_PAIRS_PER_FIELD;
+    if (kept >= most || pairs.length >= MAX_PAIRS) return;
     perField.set(key, kept + 1);
     const redactor = createRedactor(deps.redact(), deps.redactKey);
     const { differences, noise, why } = verdictDocument(pair.verdict);
