@@ -94,7 +94,9 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
   const stopping = createStopping();
   const ask = createAsk(deps.send, deps.sendTimeoutMs ?? 10_000, stopping);
   const lanes = new Map<string, Lane>();
-  const jobs = new Set<Promise<void>>();
+  /** Pairs under way in all; `idle` is called when the last of them is over after a stop. */
+  let under = 0;
+  let idle = (): void => undefined;
   const compiled = new WeakMap<ParityRules, CompiledRules>();
   const counts = { dropped: new Map<string, number>(), skipped: new Map<string, number>(), verdicts: new Map<string, number>() };
   let offered = 0;
@@ -258,8 +260,9 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       return;
     }
     lane.pending++;
+    under++;
     pendingBytes += bytes;
-    const job = nextTurn()
+    void nextTurn()
       .then(() => mirror(input, settings, lane))
       .catch((error: unknown) =>
         leave(
@@ -271,9 +274,9 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       .finally(() => {
         lane.pending--;
         pendingBytes -= bytes;
-        jobs.delete(job);
+        under--;
+        if (under === 0) idle();
       });
-    jobs.add(job);
   };
 
   return {
@@ -295,7 +298,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     },
     stats: () => ({
       offered,
-      pending: jobs.size,
+      pending: under,
       pendingBytes,
       dropped: Object.fromEntries(counts.dropped),
       skipped: Object.fromEntries(counts.skipped),
@@ -303,7 +306,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     }),
     stop: async () => {
       stopping.stop(new AppError('draining', 'The gateway stops'));
-      await Promise.all(jobs);
+      if (under > 0) await new Promise<void>((resolve) => (idle = resolve));
     },
   };
 };
