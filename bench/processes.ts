@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 
 /** The repository's root. */
 export const ROOT = resolve(import.meta.dirname, '..');
@@ -23,7 +23,7 @@ export type Workshop = {
   readonly folder: string;
   /** A foreign program; lives until it is stopped. */
   start(command: string, args: readonly string[], options?: StartOptions): Promise<Started>;
-  /** A script under this Node that says `{type: 'ready', urls}` over its channel. @throws Error when it ends or says nothing for 30 s. */
+  /** A script under this Node, or a bin (`.js`) as a shell starts it, that says `{type: 'ready', urls}` over its channel. @throws Error when it ends or says nothing for 30 s. */
   startNode(script: string, args: readonly string[], options?: StartOptions): Promise<Started & { urls: Readonly<Record<string, string>> }>;
   /** Runs to the end. @throws Error with the end of its output when the exit code is not 0, or after `timeoutMs`. */
   run(command: string, args: readonly string[], options: { timeoutMs: number; env?: Readonly<Record<string, string>> }): Promise<string>;
@@ -103,10 +103,16 @@ export const openWorkshop = (): Workshop => {
       return started;
     },
     async startNode(script, args, options = {}) {
-      const child = spawn(process.execPath, ['--import', LEASH, join(ROOT, script), ...args], {
+      const [command, before] = script.endsWith('.js') ? [join(ROOT, script), []] : [process.execPath, [join(ROOT, script)]];
+      const child = spawn(command, [...before, ...args], {
         stdio: ['ignore', options.stdout ?? 'ignore', 'pipe', 'ipc'],
         cwd: options.cwd ?? folder,
-        env: { ...process.env, NODE_ENV: 'production' },
+        env: {
+          ...process.env,
+          NODE_ENV: 'production',
+          NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --import ${LEASH}`,
+          PATH: `${dirname(process.execPath)}:${process.env.PATH ?? ''}`,
+        },
       });
       const tail = tailOf(child);
       const started = await begun(child, script);

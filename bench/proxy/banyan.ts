@@ -70,6 +70,6 @@ export const startBanyan = async (shop: Workshop, options: BanyanOptions): Promi
     args = ['run', '--config', file, ...listen];
   }
   const log = openSync(join(folder, 'log'), 'w');
-  const { urls, pid, stop } = await shop.startNode('gateway/cli/main.ts', args, { stdout: log, cwd: folder });
+  const { urls, pid, stop } = await shop.startNode('gateway/bin/banyan.js', args, { stdout: log, cwd: folder });
   return { url: urls.gateway!, admin: urls.admin!, pid, stop };
 };

@@ -93,7 +93,7 @@ export const soak = async (options: SoakOptions): Promise<SoakReport> => {
       renameSync(`${file}.new`, file);
     };
     configure();
-    const gateway = await shop.startNode('gateway/cli/main.ts', [
+    const gateway = await shop.startNode('gateway/bin/banyan.js', [
       'run',
       '--config',
       file,
