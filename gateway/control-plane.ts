@@ -13,6 +13,7 @@ import { cutoverObstacles } from './live.ts';
 import type { Member } from './member.ts';
 import { createRamping } from './ramping.ts';
 import { parityPort } from './shadowing.ts';
+import { createSideSums } from './side-sums.ts';
 
 export type ControlPlaneDeps = {
   readonly member: Member;
@@ -61,6 +62,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
           inFlight: dual.inFlight,
           watermark: (context, into, timeoutMs) =>
             deps.lag.watermark({ context, into, timeoutMs, db, adapterUrl: config().adapter.url, adapterToken }),
+          levels: createSideSums({ db, live: member.live, adapterToken }),
           log,
           now: () => performance.now(),
         })

@@ -400,7 +400,7 @@ describe('a flip', () => {
     const moved = await moves.stage('order', { stage: 'cutover', ...by() });
     if (moved.kind !== 'flip') throw new Error('expected a flip');
     await ended(flips, moved.id, 'undone');
-    expect(await flips.get(moved.id)).toMatchObject({ state: 'undone', detail: 'timed out: commands in flight did not end' });
+    expect(await flips.get(moved.id)).toMatchObject({ state: 'undone', detail: 'timed out: 1 command in flight did not end' });
     await flags.refresh();
     expect(flags.current('order')).toMatchObject({ stage: 'canary', owner: 'legacy', epoch: 1, frozen: false });
     expect((await audited()).at(-1)).toBe('flip-undone order');
