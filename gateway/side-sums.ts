@@ -37,6 +37,15 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 const listed = (subjects: readonly string[]): string =>
   `${subjects.slice(0, NAMED).join(', ')}${subjects.length > NAMED ? `, … (${subjects.length} in all)` : ''}`;
 
+/** @throws AppError `upstream-protocol` */
+const answerIn = (text: string, who: string): ChecksumAnswer => {
+  try {
+    return checksumAnswerSchema.parse(JSON.parse(text));
+  } catch (error) {
+    throw new AppError('upstream-protocol', `${who} gave no checksum when asked what it holds: ${text.slice(0, 100)}`, { cause: error });
+  }
+};
+
 /** Batches that fit one request each. */
 const batchesOf = (subjects: readonly string[]): string[][] => {
   const batches: string[][] = [];
@@ -76,7 +85,7 @@ export const createSideSums = ({ db, live, adapterToken }: SideSumsDeps): Levels
     if (response.status === 404) return null;
     if (!response.ok)
       throw new AppError('conflict', `the adapter does not say what legacy holds: ${response.status} ${text.slice(0, 300)}`);
-    return checksumAnswerSchema.parse(JSON.parse(text));
+    return answerIn(text, 'the adapter');
   };
   const askExtracted = async (context: string, question: ChecksumQuestion, timeoutMs: number): Promise<ChecksumAnswer | null> => {
     const upstream = live().contexts.get(context)?.extracted?.upstream;
@@ -89,7 +98,7 @@ export const createSideSums = ({ db, live, adapterToken }: SideSumsDeps): Levels
     if (status === 404 || status === 405 || status === 501) return null;
     if (status < 200 || status > 299)
       throw new AppError('conflict', `the service of ${context} answered ${status} when asked what it holds`);
-    return checksumAnswerSchema.parse(JSON.parse(body.toString()));
+    return answerIn(body.toString(), `the service of ${context}`);
   };
   type Pair = { readonly legacy: ChecksumAnswer; readonly extracted: ChecksumAnswer };
   /** A string = who does not offer it. */
