@@ -60,7 +60,7 @@ export type Flips = {
   stop(): Promise<void>;
 };
 
-const plural = (n: number, word: string): string => `${n} ${word}${n === 1 ? '' : 's'}`;
+const plural = (n: number, word: string): string => `${n} ${word}${n === 1 ? '' : word.endsWith('s') ? 'es' : 's'}`;
 
 /** Names what stands in the way: the first five in words, for whoever reads one line, the first hundred in `details.unresolved`. */
 const unresolvedError = (contexts: readonly string[], open: readonly { id: string; state: string }[]): AppError => {
