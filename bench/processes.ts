@@ -15,6 +15,10 @@ export type StartOptions = {
   /** Where stdout goes: a file descriptor, or nowhere (the default). */
   readonly stdout?: number;
   readonly cwd?: string;
+  /** Added to the environment; for `startNode`. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** For `startNode`; default 30 s. */
+  readonly readyMs?: number;
 };
 
 /** Everything one run starts and writes; `close` stops and removes all of it, and so does Ctrl-C. */
@@ -112,12 +116,14 @@ export const openWorkshop = (): Workshop => {
           NODE_ENV: 'production',
           NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --import ${LEASH}`,
           PATH: `${dirname(process.execPath)}:${process.env.PATH ?? ''}`,
+          ...options.env,
         },
       });
       const tail = tailOf(child);
       const started = await begun(child, script);
       const urls = await new Promise<Record<string, string>>((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Error(`${script} is not ready after ${READY_MS} ms: ${tail()}`)), READY_MS);
+        const readyMs = options.readyMs ?? READY_MS;
+        const timer = setTimeout(() => reject(new Error(`${script} is not ready after ${readyMs} ms: ${tail()}`)), readyMs);
         child.once('exit', () => reject(new Error(`${script} ended: ${tail()}`)));
         child.on('message', (message: { type?: string; urls?: Record<string, string> }) => {
           if (message.type === 'ready') resolve(message.urls ?? {});

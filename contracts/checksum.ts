@@ -44,5 +44,11 @@ export const fold = (states: Iterable<Readonly<Record<string, unknown>>>, onto: 
   return { count, checksum: sum.toString(16).padStart(32, '0') };
 };
 
+/** The checksum of both together. */
+export const plus = (a: Checksum, b: Checksum): Checksum => ({
+  count: a.count + b.count,
+  checksum: ((BigInt(`0x${a.checksum}`) + BigInt(`0x${b.checksum}`)) % MODULUS).toString(16).padStart(32, '0'),
+});
+
 /** The checksum of nothing. */
 export const EMPTY_CHECKSUM: Checksum = { count: 0, checksum: '0'.repeat(32) };

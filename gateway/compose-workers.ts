@@ -93,7 +93,7 @@ export const createPrimary = async (options: PrimaryOptions): Promise<Running> =
         dual?.start();
         member.flags.onChange(tellFlags);
         looking = setInterval(() => workers.tellBacklog(dual?.backlogFull() ?? false), BACKLOG_LOOK_MS);
-        control.open();
+        await control.open();
         const { url } = await control.listen();
         const gateway = await workers.start({
           hello: () => ({
@@ -117,6 +117,7 @@ export const createPrimary = async (options: PrimaryOptions): Promise<Running> =
         return { gateway, admin: url };
       }, close),
     reload,
+    killAll: control.killAll,
     load: workers.load,
     stop() {
       stopping ??= close();

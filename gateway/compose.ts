@@ -90,7 +90,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
       await member.open();
       await plane.open();
       dual?.start();
-      control.open();
+      await control.open();
     }, close);
 
   return {
@@ -107,6 +107,7 @@ export const createGateway = async (options: GatewayOptions): Promise<Gateway> =
       }, close);
     },
     reload,
+    killAll: control.killAll,
     load: plane.load,
     stop() {
       stopping ??= close();

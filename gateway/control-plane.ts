@@ -1,7 +1,9 @@
 import type { BacklogView, BreakerView } from '@banyan/contracts/admin-api.ts';
+import { AppError } from '@banyan/contracts/errors.ts';
 import type { Express } from 'express';
 import { createAdmin } from './admin/admin.ts';
 import { createAuditStore } from './admin/audit-store.ts';
+import { tellPeers } from './admin/peers.ts';
 import type { AdminDeps } from './admin/ports.ts';
 import { createStoreView } from './admin/store-view.ts';
 import { type Config, environment } from './config.ts';
@@ -10,9 +12,11 @@ import { createFlips } from './flags/flips.ts';
 import { createMoves } from './flags/moves.ts';
 import type { LagWatch } from './lag-watch.ts';
 import { cutoverObstacles } from './live.ts';
+import { createLocalKill, type LocalKill } from './local-kill.ts';
 import type { Member } from './member.ts';
 import { createRamping } from './ramping.ts';
 import { parityPort } from './shadowing.ts';
+import { createSideSums } from './side-sums.ts';
 
 export type ControlPlaneDeps = {
   readonly member: Member;
@@ -35,8 +39,9 @@ export type ControlPlaneDeps = {
 /** What operators reach, and the hand-over of writes that they ask for. */
 export type ControlPlane = {
   readonly admin: Express;
-  /** Undoes flips whose driver died, and looks at ramps. */
-  open(): void;
+  readonly killAll: LocalKill['killAll'];
+  /** Obeys the kill file, undoes flips whose driver died, and looks at ramps. */
+  open(): Promise<void>;
   listen(): Promise<{ url: string }>;
   /** No further flip, those under way are undone; no further step of a ramp. */
   stopFlips(): Promise<void>;
@@ -61,6 +66,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
           inFlight: dual.inFlight,
           watermark: (context, into, timeoutMs) =>
             deps.lag.watermark({ context, into, timeoutMs, db, adapterUrl: config().adapter.url, adapterToken }),
+          levels: createSideSums({ db, live: member.live, adapterToken }),
           log,
           now: () => performance.now(),
         })
@@ -81,6 +87,26 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     await deps.settled();
     return moved;
   };
+  const localKill = createLocalKill({
+    file: member.killFile,
+    flags,
+    kill: async (contexts, by, path) => {
+      await settled(moves.kill(contexts, by));
+      const { peers, tokens } = config().admin;
+      // peers share the tokens of the configuration, if anybody does
+      const token = tokens.find(({ role }) => role !== 'viewer')?.token;
+      if (peers.length > 0) await tellPeers(peers, path, by.reason, token === undefined ? undefined : `Bearer ${token}`, log);
+    },
+    log,
+  });
+  /** What the file names would be killed again at once. */
+  const refuseHeld = (contexts: readonly string[]): void => {
+    const groups = new Set(contexts.map((name) => flags.current(name)?.group).filter((group) => group != null));
+    const all = flags.all().filter(({ name, group }) => contexts.includes(name) || (group !== null && groups.has(group)));
+    const held = localKill.named(all.map(({ name }) => name));
+    if (held.length > 0)
+      throw new AppError('conflict', `the file ${member.killFile} on this machine kills ${held.join(', ')}: remove it first`);
+  };
   const admin = createAdmin({
     version: deps.version,
     config,
@@ -91,7 +117,10 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     moves: {
       stage: (context, request) => settled(moves.stage(context, request)),
       kill: (contexts, request) => settled(moves.kill(contexts, request)),
-      revive: (contexts, request) => settled(moves.revive(contexts, request)),
+      revive: async (contexts, request) => {
+        refuseHeld(contexts);
+        return settled(moves.revive(contexts, request));
+      },
     },
     flips,
     ramp: ramping && { ...ramping.actions, act: (context, request) => settled(ramping.actions.act(context, request)) },
@@ -111,7 +140,9 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
 
   return {
     admin: admin.handler,
-    open() {
+    killAll: localKill.killAll,
+    async open() {
+      await localKill.start();
       // whoever leads the ramp asks; where there is a data plane it runs already
       deps.lag.start();
       ramping?.start();
@@ -125,6 +156,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     async stopFlips() {
       if (recovering) clearInterval(recovering);
       deps.lag.stop();
+      await localKill.stop();
       await ramping?.stop();
       await flips?.stop();
     },

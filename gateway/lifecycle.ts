@@ -18,6 +18,8 @@ export type Running = {
   start(): Promise<{ gateway: string; admin: string }>;
   /** Reads the file again; valid = swapped whole, invalid = the old one stays. */
   readonly reload: AdminDeps['reload'];
+  /** Kills every context that is not retired, here, in the store and at the peers. */
+  killAll(by: { readonly actor: string; readonly reason: string }): Promise<void>;
   /** What clients have under way. */
   load(): Load;
   /** Drains: at most `config.drain` for what is in flight. Resolves to how many requests were cut. */

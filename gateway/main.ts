@@ -3,6 +3,7 @@ import { extname, join } from 'node:path';
 import { createGateway } from './compose.ts';
 import type { Config } from './config.ts';
 import type { Ending } from './ending.ts';
+import type { KillSignal } from './kill-signal.ts';
 import { drainAndExit, greetLegacy, loggerOf, type Running, reasonOf, reloadOnChange, startUnlessEnded } from './lifecycle.ts';
 import { logLines } from './telemetry/log-lines.ts';
 
@@ -13,6 +14,7 @@ export type RunOptions = {
   /** 1 = a single process. */
   readonly workers: number;
   readonly ending: Ending;
+  readonly killing: KillSignal;
 };
 
 type Built = { readonly running: Running; readonly restart: (() => Promise<void>) | null; readonly kill: () => void };
@@ -48,6 +50,12 @@ export const runGateway = async (options: RunOptions): Promise<never> => {
   );
   if (process.connected) process.send?.({ type: 'ready', urls });
   void greetLegacy(config);
+  options.killing.on(() => {
+    log.warn('SIGUSR1: every context is killed');
+    void running
+      .killAll({ actor: 'signal', reason: 'SIGUSR1' })
+      .catch((error: unknown) => log.error({ err: error }, 'not every context could be killed'));
+  });
   const leaveFile = reloadOnChange(configFile, running, log);
   if (restart !== null)
     process.on('SIGUSR2', () => void restart().catch((error: unknown) => log.error({ err: error }, 'the workers could not be restarted')));

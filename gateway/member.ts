@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Logger } from 'pino';
 import type { AskersOf } from './askers.ts';
@@ -50,6 +50,8 @@ export type Member = {
   readonly metrics: Metrics;
   readonly evidence: Evidence;
   readonly hasContexts: boolean;
+  /** Where somebody may say at the machine what is to be killed; null = nowhere. */
+  readonly killFile: string | null;
   readonly log: Logger;
   live(): LiveParts;
   config(): Config;
@@ -111,6 +113,13 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
   const seeds = seedsIn(options.config);
   const hasContexts = seeds.length > 0;
 
+  const killFile =
+    primary !== null || !hasContexts
+      ? null
+      : options.config.flags.killFile !== null
+        ? resolve(dirname(options.configFile ?? '.'), options.config.flags.killFile)
+        : home && join(home, 'kill');
+
   const store = options.config.store === null ? null : await openStore(options.config.store, options.pools, log);
   const db = store?.db ?? null;
   const listener = store?.listener ?? null;
@@ -157,6 +166,7 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
     metrics,
     evidence,
     hasContexts,
+    killFile,
     log,
     live: () => live,
     config: () => live.config,

@@ -154,8 +154,8 @@ process.on('message', (raw: unknown) => {
 });
 
 process.on('SIGTERM', () => void leave(running?.member.config().drain ?? 0));
-// Ctrl-C, a closed terminal and a rolling restart reach the whole process group: they are the primary's to answer
-for (const signal of ['SIGINT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);
+// Ctrl-C, a closed terminal, a rolling restart and a kill reach the whole process group: they are the primary's to answer
+for (const signal of ['SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) process.on(signal, () => undefined);
 cluster.worker?.on('disconnect', () => {
   // otherwise node:cluster ends the process here and now
   if (cluster.worker) cluster.worker.exitedAfterDisconnect = true;

@@ -1,6 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import type { Checksum } from '@banyan/contracts/checksum.ts';
 import { AppError, problemOf } from '@banyan/contracts/errors.ts';
+import { type ChecksumAnswer, type ChecksumQuestion, readChecksumQuestion } from '@banyan/contracts/side-checksum.ts';
 import type { Express, NextFunction, Request, Response } from 'express';
 import express from 'express';
 import type { Logger } from 'pino';
@@ -46,7 +46,7 @@ export type ApiDeps = {
   readonly takeIds: (context: string, count: number) => Promise<number[]>;
   readonly captureWatermark: (context: string, timeoutMs: number, signal: AbortSignal) => Promise<boolean>;
   readonly backSyncWatermark: (context: string, timeoutMs: number, signal: AbortSignal) => Promise<boolean>;
-  readonly checksum: (context: string) => Promise<Checksum>;
+  readonly checksum: (context: string, question: ChecksumQuestion) => Promise<ChecksumAnswer>;
 };
 
 const MAX_WATERMARK_MS = 300_000;
@@ -143,7 +143,9 @@ export const adapterApi = (deps: ApiDeps): Express => {
     '/contexts/:context/back-sync/watermark',
     watermark(deps.backSyncWatermark, 'not every extracted fact was written into the legacy tables'),
   );
-  v1.get('/contexts/:context/checksum', async (req, res) => void res.json(await deps.checksum(text(req.params.context))));
+  v1.get('/contexts/:context/checksum', async (req, res) => {
+    res.json(await deps.checksum(text(req.params.context), readChecksumQuestion(req.query)));
+  });
 
   v1.get('/capture', async (_req, res) => void res.json(await deps.capture.state()));
   for (const action of ['install', 'remove', 'snapshot'] as const)

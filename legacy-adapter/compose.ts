@@ -242,9 +242,9 @@ export const startAdapter = async (
         return captureWatermark(legacy, aggregate, timeoutMs, signal);
       },
       backSyncWatermark: (context, timeoutMs, signal) => backSyncWatermark(store, aggregateOf(context).context, timeoutMs, signal),
-      checksum: async (context) => {
+      checksum: async (context, question) => {
         const aggregate = aggregateOf(context);
-        return legacyChecksum(legacy, await describeTables(legacy, [aggregate]), translation, aggregate);
+        return legacyChecksum(legacy, await describeTables(legacy, [aggregate]), translation, aggregate, question);
       },
     }),
   );

@@ -3,8 +3,8 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import { DescribeStreamSummaryCommand, type KinesisClient } from '@aws-sdk/client-kinesis';
-import { type Checksum, EMPTY_CHECKSUM, fold } from '@banyan/contracts/checksum.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
+import { answerTo, type ChecksumAnswer, type ChecksumQuestion, readChecksumQuestion } from '@banyan/contracts/side-checksum.ts';
 import express, { type RequestHandler } from 'express';
 import knex, { type Knex } from 'knex';
 import { type Logger, pino } from 'pino';
@@ -19,13 +19,17 @@ import { type Migration, migrateSchema } from './schema.ts';
 
 export type ComposeDeps = { readonly config: ServiceConfig; readonly db: Knex; readonly log: Logger };
 
+type State = Readonly<Record<string, unknown>>;
+
 /** What a service is made of, once its database is there. */
 export type Parts = {
   /** Its own HTTP routes, `/api/…`. */
   readonly routes: RequestHandler;
   readonly handlers: readonly Handler[];
   /** Every aggregate in its contract shape, in chunks, read in the transaction that is given; absent = nothing to compare. */
-  readonly states?: (trx: Knex.Transaction) => AsyncIterable<readonly Readonly<Record<string, unknown>>[]>;
+  readonly states?: (trx: Knex.Transaction) => AsyncIterable<readonly State[]>;
+  /** Those of these ids (at most 500) that are there; absent = they are looked for among all. */
+  readonly statesOf?: (trx: Knex.Transaction, ids: readonly string[]) => Promise<readonly State[]>;
   readonly stop?: () => Promise<void>;
 };
 
@@ -128,13 +132,15 @@ const listen = async (server: Server, config: ServiceConfig): Promise<string> =>
   return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
 };
 
-const checksumOf = (db: Knex, states: NonNullable<Parts['states']>): Promise<Checksum> =>
+const checksumOf = (db: Knex, { states, statesOf }: Parts, question: ChecksumQuestion): Promise<ChecksumAnswer> =>
   // one snapshot for all chunks
   db.transaction(
     async (trx) => {
-      let sum = EMPTY_CHECKSUM;
-      for await (const chunk of states(trx)) sum = fold(chunk, sum);
-      return sum;
+      const side = answerTo(question);
+      const wanted = question.kind === 'subjects' ? new Set(question.subjects) : null;
+      if (wanted && statesOf) side.add(await statesOf(trx, [...wanted]));
+      else for await (const chunk of states!(trx)) side.add(wanted ? chunk.filter((state) => wanted.has(String(state.id))) : chunk);
+      return side.answer();
     },
     { isolationLevel: 'repeatable read', readOnly: true },
   );
@@ -201,9 +207,9 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     else sendProblem(res, new AppError('context-unavailable', `${spec.name} is starting`, { retryAfterSeconds: 1, retryable: true }));
   });
   app.get('/_banyan/consumer', async (_req, res) => void res.set('cache-control', 'no-store').json(await consumer!.position()));
-  app.get('/_banyan/checksum', async (_req, res) => {
+  app.get('/_banyan/checksum', async (req, res) => {
     if (!parts?.states) throw new AppError('not-found', `${spec.name} keeps no aggregates to compare`);
-    res.set('cache-control', 'no-store').json(await checksumOf(database!, parts.states));
+    res.set('cache-control', 'no-store').json(await checksumOf(database!, parts, readChecksumQuestion(req.query)));
   });
   app.use((req, res, next) => parts!.routes(req, res, next));
   app.use((req, res) => sendProblem(res, new AppError('not-found', `${req.method} ${req.path}: ${spec.name} has no such route`)));

@@ -5,7 +5,7 @@ import { createCommands } from './commands.ts';
 import { handlers } from './consumer.ts';
 import { stateOf } from './domain.ts';
 import { createIds } from './ids.ts';
-import { allOrders, migrations, SCHEMA } from './store.ts';
+import { allOrders, migrations, ordersOf, SCHEMA } from './store.ts';
 
 /** The order service: queries from its own store, commands once it owns the context. */
 export const orderService: ServiceSpec = {
@@ -27,6 +27,7 @@ export const orderService: ServiceSpec = {
       states: async function* (trx) {
         for await (const chunk of allOrders(trx)) yield chunk.map(stateOf);
       },
+      statesOf: async (trx, wanted) => (await ordersOf(trx, wanted)).map(stateOf),
       stop: ids.stop,
     };
   },

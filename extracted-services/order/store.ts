@@ -122,6 +122,12 @@ export const listOrders = (db: Knex, by: { userId?: string; ref?: string; limit:
 
 export const findByRef = async (db: Knex, ref: string): Promise<Order | null> => (await listOrders(db, { ref, limit: 1 }))[0] ?? null;
 
+/** Those of these numbers that there are; what cannot be a number of an order is none. */
+export const ordersOf = (db: Knex, ids: readonly string[]): Promise<Order[]> => {
+  const numbers = ids.filter((id) => /^\d{1,18}$/.test(id));
+  return query(db, `where o.id in (select unnest(string_to_array(?, ','))::bigint)`, [numbers.join(',')]);
+};
+
 /** Every order by number, in chunks of 1,000. */
 export async function* allOrders(db: Knex): AsyncGenerator<Order[]> {
   for (let after = -1; ; ) {

@@ -46,11 +46,12 @@ export const contextRoutes = (deps: AdminDeps, views: ContextViews): Endpoint[] 
   const kill = async (names: readonly string[], path: string, call: KillCall): Promise<Readonly<Record<string, string>>> => {
     await deps.moves.kill(names, { reason: call.body.reason, now: call.body.now, actor: call.actor });
     const { peers } = deps.config().admin;
+    if (call.fromPeer || peers.length === 0) return {};
+    const told = tellPeers(peers, path, call.body.reason, call.authorization, deps.log);
     const pending = deps.flags.pendingKills();
-    // the store tells the others; while it cannot, we do
-    if (call.fromPeer || peers.length === 0 || !names.some((name) => pending.includes(name))) return {};
-    const told = await tellPeers(peers, path, call.body, call.authorization, deps.log);
-    return { 'banyan-peers': `${told}/${peers.length}` };
+    // the store tells the others, all but those that are cut off from it; while it cannot, the answer says how many we told
+    if (!names.some((name) => pending.includes(name))) return {};
+    return { 'banyan-peers': `${await told}/${peers.length}` };
   };
 
   const many = async (headers: Readonly<Record<string, string>> = {}): Promise<Reply> => ({

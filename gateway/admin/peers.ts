@@ -6,13 +6,14 @@ export const PEER_HEADER = 'banyan-peer';
 const WAIT_MS = 2_000;
 
 /**
- * Passes a kill on to the other gateways while the store cannot (DESIGN.md section 5), in the name of whoever asked.
+ * Passes a kill on to the other gateways (DESIGN.md section 5), in the name of whoever asked. Without `now`: that one needs the store, which does
+ * not ask twice. Never rejects.
  * @returns how many took it
  */
 export const tellPeers = async (
   peers: readonly string[],
   path: string,
-  body: unknown,
+  reason: string,
   authorization: string | undefined,
   log: Logger,
 ): Promise<number> => {
@@ -22,7 +23,7 @@ export const tellPeers = async (
         const response = await fetch(new URL(path, peer), {
           method: 'POST',
           headers: { 'content-type': 'application/json', [PEER_HEADER]: '1', ...(authorization ? { authorization } : {}) },
-          body: JSON.stringify(body),
+          body: JSON.stringify({ reason }),
           redirect: 'error',
           signal: AbortSignal.timeout(WAIT_MS),
         });

@@ -3,6 +3,7 @@ import { InvalidArgumentError } from 'commander';
 import { parse as parseYaml } from 'yaml';
 import { findConfigFile } from '../config.ts';
 import { expectEnding } from '../ending.ts';
+import { expectKillSignal } from '../kill-signal.ts';
 import { cannot } from './exit.ts';
 import { loadOrExit } from './load.ts';
 import type { Register } from './output.ts';
@@ -48,6 +49,7 @@ export const registerRun: Register = (program, io) => {
     .option('--set <key=value>', 'override one key of the configuration; may be repeated', assignment)
     .action(async (flags: Flags) => {
       const ending = expectEnding();
+      const killing = expectKillSignal();
       const found = flags.config ?? findConfigFile();
       const file = flags.config === undefined && flags.legacy !== undefined ? undefined : found;
       if (file === undefined && flags.legacy === undefined)
@@ -61,6 +63,6 @@ export const registerRun: Register = (program, io) => {
       const { config } = await loadOrExit(io, { file, overrides });
       // Loaded late, so that no other command pays for the data plane.
       const { runGateway } = await import('../main.ts');
-      await runGateway({ config, configFile: file, overrides, workers: flags.workers, ending });
+      await runGateway({ config, configFile: file, overrides, workers: flags.workers, ending, killing });
     });
 };

@@ -291,7 +291,11 @@ export const configSchema = object({
   /** null = none; under `banyan dev` the defaults of its keys. */
   streams: streams.nullable().prefault(null),
   /** Flags older than `maxStale` (ms) send no command of a context with events or back-sync; also the heartbeat of replicas. */
-  flags: object({ maxStale: duration().prefault('5s') }).prefault({}),
+  flags: object({
+    maxStale: duration().prefault('5s'),
+    /** While it is there, the contexts it names are killed (docs/cutover.md); from the folder of the configuration. null = `.banyan/kill` there. */
+    killFile: text().nullable().prefault(null),
+  }).prefault({}),
   /** Read by `banyan dev` only; a port of 0 is chosen by the system. */
   dev: object({
     dataDir: text().prefault('.banyan'),

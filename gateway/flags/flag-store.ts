@@ -63,8 +63,9 @@ const flagOf = (row: Row): StoredFlag => ({
 /** Announces that flags changed; listeners read the table, the payload is only the name. */
 export const FLAG_CHANNEL = 'banyan_flags';
 
-export const loadFlags = async (db: Knex): Promise<StoredFlag[]> =>
-  (await db<Row>('banyan.context').select('*').orderBy('name')).map(flagOf);
+/** @param timeoutMs after it the connection is given up: one that hangs must not keep the flags stale once the store is back */
+export const loadFlags = async (db: Knex, timeoutMs: number): Promise<StoredFlag[]> =>
+  (await db<Row>('banyan.context').select('*').orderBy('name').timeout(timeoutMs)).map(flagOf);
 
 /**
  * Makes rows for contexts the store does not know. Only a stage that hands over no write ownership may come from a file:

@@ -81,6 +81,9 @@ const savedSchema = z.object({
 });
 type Saved = z.output<typeof savedSchema>;
 
+/** What a look at the flags and a heartbeat may take. */
+const STORE_MS = 3_000;
+
 const fromSeed = (seed: FlagSeed): StoredFlag => ({
   name: seed.name,
   group: seed.group,
@@ -146,11 +149,13 @@ export const createFlags = (deps: FlagsDeps): Flags => {
   const beat = async (): Promise<void> => {
     if (!db) return;
     const seen = Object.fromEntries([...flags.values()].map((flag) => [flag.name, flag.version]));
-    await db.raw(
-      `insert into banyan.member (id, name, seen) values (?, ?, ?::jsonb)
-       on conflict (id) do update set heartbeat_at = now(), seen = excluded.seen`,
-      [deps.memberId, deps.memberName, JSON.stringify(seen)],
-    );
+    await db
+      .raw(
+        `insert into banyan.member (id, name, seen) values (?, ?, ?::jsonb)
+         on conflict (id) do update set heartbeat_at = now(), seen = excluded.seen`,
+        [deps.memberId, deps.memberName, JSON.stringify(seen)],
+      )
+      .timeout(STORE_MS);
   };
 
   /** Kills made while the store was away win as soon as it is back. */
@@ -200,7 +205,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
     const startedAt = now();
     const before = flags;
     const lifted = [...liftable];
-    const loaded = await loadFlags(db);
+    const loaded = await loadFlags(db, STORE_MS);
     for (const name of lifted) {
       if (liftable.delete(name)) toldKills.delete(name);
     }

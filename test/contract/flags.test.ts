@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { AppError } from '@banyan/contracts/errors.ts';
 import { createFlags, type Flags, type FlagsDeps } from '@banyan/gateway/flags/flags.ts';
 import { createFlips, type Flips, type FlipsDeps } from '@banyan/gateway/flags/flips.ts';
 import { createListener, type Listener } from '@banyan/gateway/flags/listener.ts';
@@ -400,7 +401,7 @@ describe('a flip', () => {
     const moved = await moves.stage('order', { stage: 'cutover', ...by() });
     if (moved.kind !== 'flip') throw new Error('expected a flip');
     await ended(flips, moved.id, 'undone');
-    expect(await flips.get(moved.id)).toMatchObject({ state: 'undone', detail: 'timed out: commands in flight did not end' });
+    expect(await flips.get(moved.id)).toMatchObject({ state: 'undone', detail: 'timed out: 1 command in flight did not end' });
     await flags.refresh();
     expect(flags.current('order')).toMatchObject({ stage: 'canary', owner: 'legacy', epoch: 1, frozen: false });
     expect((await audited()).at(-1)).toBe('flip-undone order');
@@ -510,6 +511,90 @@ describe('a flip', () => {
     expect(flags.current('order')).toMatchObject({ frozen: false, stage: 'canary', epoch: 1 });
   });
 
+  it('compares what both sides hold before the freeze and what changed since under it, and says so', async () => {
+    const asked: string[] = [];
+    const { flags, flips, moves } = await wired({
+      levels: {
+        compare: async (context) => {
+          asked.push(`compare ${context} ${flags.current(context)?.frozen ? 'frozen' : 'free'}`);
+          return { context, from: '7', aggregates: 12 };
+        },
+        recheck: async ({ context, from }) => {
+          asked.push(`recheck ${context} from ${from} ${flags.current(context)?.frozen ? 'frozen' : 'free'}`);
+          return 3;
+        },
+      },
+    });
+    await toCanary(moves);
+    const moved = await moves.stage('order', { stage: 'cutover', ...by() });
+    if (moved.kind !== 'flip') throw new Error('expected a flip');
+    await ended(flips, moved.id, 'done');
+    expect(asked).toEqual(['compare order free', 'recheck order from 7 frozen']);
+    expect((await flips.get(moved.id))?.detail).toMatch(
+      /^commands were held for \d+ ms; 12 aggregates were equal on both sides, 3 of them compared again under the freeze$/,
+    );
+    expect((await db('banyan.audit').where({ action: 'flip' }).orderBy('id', 'desc').first()).evidence).toMatchObject({
+      flip: moved.id,
+      compared: 12,
+      rechecked: 3,
+    });
+  });
+
+  it('is undone when the two sides differ', async () => {
+    const { flags, flips, moves } = await wired({
+      levels: {
+        compare: async (context) => ({ context, from: '7', aggregates: 12 }),
+        recheck: async () => {
+          throw new AppError('conflict', 'the two sides of order differ: 1007');
+        },
+      },
+    });
+    await toCanary(moves);
+    const moved = await moves.stage('order', { stage: 'cutover', ...by() });
+    if (moved.kind !== 'flip') throw new Error('expected a flip');
+    await ended(flips, moved.id, 'undone');
+    expect(await flips.get(moved.id)).toMatchObject({ detail: 'the two sides of order differ: 1007' });
+    await flags.refresh();
+    expect(flags.current('order')).toMatchObject({ stage: 'canary', frozen: false, epoch: 1 });
+  });
+
+  it('that this gateway does not know any more is undone, however alive the gateway is', async () => {
+    const { flips, memberId } = await wired();
+    const id = randomUUID();
+    await db('banyan.flip').insert({
+      id,
+      contexts: ['order'],
+      from_stage: 'canary',
+      to_stage: 'cutover',
+      state: 'draining',
+      actor: 'ann',
+      reason: 'test',
+      driver: memberId,
+    });
+    await db('banyan.context').update({ frozen_by: id, version: 9 });
+    await flips.recover();
+    expect(await state(flips, id)).toBe('undone');
+    expect(await db('banyan.context').first('frozen_by')).toEqual({ frozen_by: null });
+  });
+
+  it('that was undone by others freezes nothing any more', async () => {
+    let level = (): void => undefined;
+    const { flags, flips, moves } = await wired({
+      watermark: () =>
+        new Promise((resolve) => {
+          level = resolve;
+        }),
+    });
+    await toCanary(moves);
+    const moved = await moves.stage('order', { stage: 'cutover', ...by() });
+    if (moved.kind !== 'flip') throw new Error('expected a flip');
+    await db('banyan.flip').where({ id: moved.id }).update({ state: 'undone', detail: 'overtaken' });
+    level();
+    await flips.stop();
+    await flags.refresh();
+    expect(flags.current('order')).toMatchObject({ stage: 'canary', frozen: false });
+  });
+
   it('ends with its gateway, undone, and does not hold up the end', async () => {
     const { flips, moves } = await wired({ watermark: () => new Promise(() => undefined) });
     await toCanary(moves);
@@ -527,6 +612,34 @@ describe('a kill at cutover', () => {
     await moves.kill(['order'], by());
     await until(() => flags.current('order')?.stage === 'legacy', { describe: 'legacy to own the writes' });
     expect(flags.current('order')).toMatchObject({ owner: 'legacy', epoch: 3, killed: true, frozen: false });
+  });
+
+  it('waits for nobody to settle a write, nor for ever for a command in flight, and overtakes a move that has frozen nothing', async () => {
+    let busy = 0;
+    let open: { id: string; state: string }[] = [];
+    let hangs = false;
+    let waiting = false;
+    const { flags, flips, moves } = await wired({
+      unresolved: async () => open,
+      inFlight: async () => busy,
+      watermark: () => {
+        waiting = hangs;
+        return hangs ? new Promise(() => undefined) : Promise.resolve();
+      },
+      freezeLimitMs: 200,
+    });
+    await atCutover(moves, flips);
+    hangs = true;
+    const moved = await moves.stage('order', { stage: 'canary', ...by() });
+    if (moved.kind !== 'flip') throw new Error('expected a flip');
+    await until(() => waiting, { describe: 'the move to wait' });
+    hangs = false;
+    busy = 1;
+    open = [{ id: 'w1', state: 'parked' }];
+    await moves.kill(['order'], by());
+    await until(() => flags.current('order')?.stage === 'legacy', { describe: 'legacy to own the writes' });
+    expect(flags.current('order')).toMatchObject({ owner: 'legacy', epoch: 3, killed: true, frozen: false });
+    expect(await flips.get(moved.id)).toMatchObject({ state: 'undone', detail: 'overtaken by a kill' });
   });
 
   it('does not wait with --now, and takes over from a hand-over that does', async () => {

@@ -161,6 +161,14 @@ describe('the story of the order context', () => {
     expect((await factsOf(placed[0]!.id)).length).toBe(1);
   }, 30_000);
 
+  it('is not cut over while the two sides differ, and says in which order', async () => {
+    const order = placed[0]!;
+    await store.query('update svc_order.orders set total = total + 1 where id = $1', [String(order.id)]);
+    await expect(moveTo(stack, 'order', 'cutover')).rejects.toThrow(`the two sides of order differ: ${order.id}`);
+    expect(await contextNow(stack, 'order')).toMatchObject({ stage: 'canary', epoch: 1 });
+    await store.query('update svc_order.orders set total = total - 1 where id = $1', [String(order.id)]);
+  }, 90_000);
+
   it('cuts over: a new order lives in the service and, back-synced, in the legacy tables; one mail each', async () => {
     await moveTo(stack, 'order', 'cutover');
     expect(await contextNow(stack, 'order')).toMatchObject({ stage: 'cutover', epoch: 2 });

@@ -191,8 +191,8 @@ describe('two workers', () => {
     });
     const began = performance.now();
     expect(await counted(admin!, 5)).toBe(5);
-    // a pause of the machine is not the worker's: two scrapes of at most 2 s each
-    expect(performance.now() - began).toBeLessThan(8_000);
+    // two scrapes of at most 2 s each, and whatever a busy machine takes; a scrape that waited for the hung one would not end at all
+    expect(performance.now() - began).toBeLessThan(20_000);
     process.kill(hung!, 'SIGKILL');
     expect(await answers).toEqual([true, true]);
   });

@@ -1,0 +1,19 @@
+import { expect, it } from '@jest/globals';
+import { flipUnderLoad } from './flips.ts';
+
+it('hands the writes over and back under load, and at a kill, without losing, doubling or doing a command on both sides', async () => {
+  const report = await flipUnderLoad({ flips: 2, perSecond: 50, commandsPerSecond: 10, replicas: 2, workers: 2, say: () => undefined });
+  expect(report).toMatchObject({
+    queriesLost: 0,
+    queriesDoubled: 0,
+    resets: 0,
+    commandsLost: 0,
+    commandsDoubled: 0,
+    doneByBoth: 0,
+    refusedWithoutRetryAfter: 0,
+    killCommandsMs: expect.any(Number),
+  });
+  expect(report.flips + report.undone).toBe(2);
+  expect(report.flips).toBeGreaterThan(0);
+  expect(report.commands).toBeGreaterThan(20);
+}, 180_000);
