@@ -271,6 +271,9 @@ describe('a ramp', () => {
   }, 180_000);
 
   it('goes on when its leader is killed, without a double step', async () => {
+    // from here on each test brings processes and clients of its own
+    stopped = true;
+    await loading;
     const folder = await mkdtemp(join(tmpdir(), 'banyan-ramp-'));
     const own = await freshDatabase('store');
     const processes = await startProcesses(folder, own.url);
@@ -294,7 +297,14 @@ describe('a ramp', () => {
         headers: { authorization: 'Bearer ann-token', 'content-type': 'application/json' },
         body: '{"action":"start"}',
       });
-      await until(async () => (await now()).percent >= 5, { describe: 'the second step', timeoutMs: 60_000 });
+      await until(
+        async () => {
+          const { percent, ramp } = await now();
+          if (percent < 5) throw new Error(JSON.stringify(ramp));
+          return true;
+        },
+        { describe: 'the second step', timeoutMs: 90_000 },
+      );
       const leads = await Promise.all(
         processes.map(async ({ admin }) => {
           const response = await fetch(`${admin}/metrics`, { headers: { authorization: 'Bearer ann-token' } });
