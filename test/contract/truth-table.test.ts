@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Stage, Upstream } from '@banyan/contracts/vocabulary.ts';
 import { compileLive, type LiveParts } from '@banyan/gateway/live.ts';
 import { createPipeline } from '@banyan/gateway/pipeline.ts';
@@ -9,37 +11,14 @@ import type { ContextFlag } from '../../gateway/core/decide.ts';
 import type { Flags } from '../../gateway/flags/flags.ts';
 import { createPins } from '../../gateway/flags/pins.ts';
 import { freePort } from '../harness/ports.ts';
+import { repository } from '../harness/processes.ts';
 import { type Got, get, type Listening, listenOn } from '../harness/two-sides.ts';
 
 /**
- * Who answers whom, as one table, over real sockets. A cell says which sides saw the request, in their order (L, E, - = none), the status that the client
- * got, and why: the reason of `banyan-route`, or the code of the problem. The columns are what the extracted service does; legacy answers all it is asked.
- * `in` and `out` are clients within and without the canary share.
+ * Who answers whom, as one table, over real sockets: the one in docs/control.md, which says what its cells mean. The columns are what the extracted
+ * service does; legacy answers all it is asked. `in` and `out` are clients within and without the canary share.
  */
-const TABLE = `
-stage    operation client killed pinned    | ok            4xx           5xx           time-out                 refused                    open
-legacy   query     any    no     any       | L 200 STAGE   L 200 STAGE   L 200 STAGE   L 200 STAGE              L 200 STAGE                L 200 STAGE
-shadow   query     any    no     any       | L 200 STAGE   L 200 STAGE   L 200 STAGE   L 200 STAGE              L 200 STAGE                L 200 STAGE
-canary   query     in     no     no        | E 200 SPLIT   E 404 SPLIT   EL 200 ERROR  EL 200 ERROR             L 200 ERROR                L 200 BREAKER
-canary   query     in     no     extracted | E 200 SPLIT   E 404 SPLIT   EL 200 ERROR  EL 200 ERROR             L 200 ERROR                L 200 BREAKER
-canary   query     in     no     legacy    | L 200 PINNED  L 200 PINNED  L 200 PINNED  L 200 PINNED             L 200 PINNED               L 200 PINNED
-canary   query     out    no     any       | L 200 SPLIT   L 200 SPLIT   L 200 SPLIT   L 200 SPLIT              L 200 SPLIT                L 200 SPLIT
-cutover  query     any    no     any       | E 200 STAGE   E 404 STAGE   EL 200 ERROR  EL 200 ERROR             L 200 ERROR                L 200 BREAKER
-retired  query     any    any    any       | E 200 STAGE   E 404 STAGE   E 500 STAGE   E 504 upstream-timeout   - 503 context-unavailable  - 503 context-unavailable
-legacy   query     any    yes    any       | L 200 KILLED  L 200 KILLED  L 200 KILLED  L 200 KILLED             L 200 KILLED               L 200 KILLED
-shadow   query     any    yes    any       | L 200 KILLED  L 200 KILLED  L 200 KILLED  L 200 KILLED             L 200 KILLED               L 200 KILLED
-canary   query     any    yes    any       | L 200 KILLED  L 200 KILLED  L 200 KILLED  L 200 KILLED             L 200 KILLED               L 200 KILLED
-cutover  query     any    yes    any       | L 200 KILLED  L 200 KILLED  L 200 KILLED  L 200 KILLED             L 200 KILLED               L 200 KILLED
-legacy   command   any    no     any       | L 201 STAGE   L 201 STAGE   L 201 STAGE   L 201 STAGE              L 201 STAGE                L 201 STAGE
-shadow   command   any    no     any       | L 201 STAGE   L 201 STAGE   L 201 STAGE   L 201 STAGE              L 201 STAGE                L 201 STAGE
-canary   command   any    no     any       | L 201 STAGE   L 201 STAGE   L 201 STAGE   L 201 STAGE              L 201 STAGE                L 201 STAGE
-cutover  command   any    no     any       | E 201 STAGE   E 404 STAGE   E 500 STAGE   E 504 upstream-timeout   - 503 context-unavailable  - 503 context-unavailable
-retired  command   any    any    any       | E 201 STAGE   E 404 STAGE   E 500 STAGE   E 504 upstream-timeout   - 503 context-unavailable  - 503 context-unavailable
-legacy   command   any    yes    any       | L 201 KILLED  L 201 KILLED  L 201 KILLED  L 201 KILLED             L 201 KILLED               L 201 KILLED
-shadow   command   any    yes    any       | L 201 KILLED  L 201 KILLED  L 201 KILLED  L 201 KILLED             L 201 KILLED               L 201 KILLED
-canary   command   any    yes    any       | L 201 KILLED  L 201 KILLED  L 201 KILLED  L 201 KILLED             L 201 KILLED               L 201 KILLED
-cutover  command   any    yes    any       | - 503 context-unavailable  - 503 context-unavailable  - 503 context-unavailable  - 503 context-unavailable  - 503 context-unavailable  - 503 context-unavailable
-`;
+const TABLE = /```text\n(stage [\s\S]*?)```/.exec(readFileSync(join(repository, 'docs/control.md'), 'utf8'))?.[1] ?? '';
 
 const STAGES = ['legacy', 'shadow', 'canary', 'cutover', 'retired'] as const satisfies readonly Stage[];
 const OPERATIONS = ['query', 'command'] as const;

@@ -17,6 +17,8 @@ import { until } from '../harness/wait.ts';
 jest.setTimeout(120_000);
 
 const MAIN = resolve(import.meta.dirname, '../../gateway/cli/main.ts');
+/** A program that some machines have, and no dependency. */
+const FISH: string = 'fish';
 const folders: string[] = [];
 const folder = (): string => {
   const made = mkdtempSync(join(tmpdir(), 'banyan setup-'));
@@ -188,14 +190,14 @@ describe('completion', () => {
     expect([status, stderr]).toEqual([0, '']);
   });
 
-  (has('fish', '--version') ? it : it.skip)('in fish offers the same', async () => {
+  (has(FISH, '--version') ? it : it.skip)('in fish offers the same', async () => {
     const printed = await banyan(at, 'completion', 'fish');
     const file = join(at, 'offers.fish');
     writeFileSync(
       file,
       `${printed.out}\nset -x PATH . $PATH\nfor line in 'banyan stage ' 'banyan stage order c' 'banyan ramp order r'\n  complete -C $line\nend\n`,
     );
-    const { stdout } = spawnSync('fish', [file], { cwd: at, encoding: 'utf8', env: { PATH: process.env.PATH ?? '', HOME: at } });
+    const { stdout } = spawnSync(FISH, [file], { cwd: at, encoding: 'utf8', env: { PATH: process.env.PATH ?? '', HOME: at } });
     expect(stdout.split('\n').map((line) => line.split('\t')[0])).toEqual(['basket', 'order', 'canary', 'cutover', 'resume', '']);
   });
 

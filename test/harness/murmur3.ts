@@ -3,7 +3,7 @@ const rotate = (x: number, by: number): number => (x << by) | (x >>> (32 - by));
 const scramble = (k: number): number => Math.imul(rotate(Math.imul(k, 0xcc9e2d51), 15), 0x1b873593);
 
 /** MurmurHash3 x86_32, seed 0, written from its description (Appleby, SMHasher): what tests hold the gateway's library against. 0..2^32-1. */
-export const murmur3 = (bytes: Uint8Array): number => {
+const murmur3 = (bytes: Uint8Array): number => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const whole = bytes.length - (bytes.length % 4);
   let h = 0;

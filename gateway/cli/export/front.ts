@@ -45,7 +45,7 @@ export const ownedPaths = (patterns: readonly string[]): Front['owned'] => {
   return left.sort((a, b) => (a.path < b.path ? -1 : 1));
 };
 
-export const hostOf = (url: string): FrontHost => {
+const hostOf = (url: string): FrontHost => {
   if (url.startsWith('unix:')) return { kind: 'unix', at: url.slice('unix:'.length), host: 'localhost' };
   const { protocol, hostname, port } = new URL(url);
   const kind = protocol === 'https:' ? 'https' : 'http';
