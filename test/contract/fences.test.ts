@@ -6,7 +6,7 @@ import { createGateway, type Gateway } from '@banyan/gateway/compose.ts';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import knex, { type Knex } from 'knex';
 import { pino } from 'pino';
-import { loadConfig } from '../../gateway/config.ts';
+import { type Config, loadConfig } from '../../gateway/config.ts';
 import { bucketOf } from '../../gateway/core/bucket.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 import { get, type Listening, listenOn } from '../harness/two-sides.ts';
@@ -163,6 +163,17 @@ describe('a reload', () => {
     const refused = await reload({ otherwise: 'else: legacy, ', drop: 'order' });
     expect([refused.status, refused.body.detail]).toEqual([409, expect.stringContaining('order (cutover): GET HEAD POST /orders/:id')]);
     expect(await sideOf('/orders/1', 'u1')).toBe('extracted');
+    // a start cannot be refused so, because gateways with other files may share the store: it says so aloud
+    const loaded = await loadConfig({ env: {}, text: yaml({ drop: 'order' }) });
+    const lines: string[] = [];
+    const other = await createGateway({
+      config: { ...(loaded as { config: Config }).config, log: { ...(loaded as { config: Config }).config.log, level: 'error' } },
+      version: '0',
+      log: pino({ level: 'error' }, { write: (line) => void lines.push(line) }),
+    });
+    await other.start();
+    await other.stop();
+    expect(lines.join('')).toContain('"contexts":["order (cutover)"]');
     // from legacy it may go; the store keeps what it knows
     await standsAt('order', 'legacy');
     expect((await reload({ otherwise: 'else: legacy, ', drop: 'order' })).body).toMatchObject({ ok: true });
