@@ -6,8 +6,10 @@ export type BenchOptions = {
   readonly quick: boolean;
   /** May the bench install what it compares with? */
   readonly install: boolean;
-  /** `tunnels` only: how many; null = the bench's own number. */
+  /** How many tunnels, or simulated services; null = the bench's own number. */
   readonly count: number | null;
+  /** `simulate` only: what its random numbers begin with; null = the bench's own. */
+  readonly seed: number | null;
   /** Progress, for people. */
   readonly say: (line: string) => void;
 };
@@ -85,6 +87,7 @@ const tableOf = (rows: readonly Row[]): string => {
 export const render = (report: Report): string => {
   const { cpu, cores, memoryGiB, os, node, loadBefore } = report.machine;
   const figures = Object.entries(report.figures).map(([key, value]) => `${key.padEnd(28)} ${value}`);
+  const versions = Object.entries(report.versions).map(([name, version]) => `${name} ${version}`);
   const missing = report.missing.map((line) => `missing: ${line}`);
   return `${[
     `${report.name} on ${cores} x ${cpu}, ${memoryGiB} GiB, ${os}, Node ${node}, load before ${loadBefore}`,
@@ -93,8 +96,6 @@ export const render = (report: Report): string => {
     '',
     ...figures,
     ...missing,
-    `with ${Object.entries(report.versions)
-      .map(([name, version]) => `${name} ${version}`)
-      .join(', ')}`,
+    ...(versions.length > 0 ? [`with ${versions.join(', ')}`] : []),
   ].join('\n')}\n`;
 };

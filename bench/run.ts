@@ -5,13 +5,15 @@ import { type BenchOptions, type Report, render } from './report.ts';
 const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => Promise<Report>>>> = {
   proxy: async () => (await import('./proxy/proxy.ts')).benchProxy,
   tunnels: async () => (await import('./tunnels/tunnels.ts')).benchTunnels,
+  simulate: async () => (await import('./simulate/simulate.ts')).benchSimulate,
 };
 
-const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N]
+const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N] [--seed N]
   NAME          ${Object.keys(BENCHES).join(' | ')}
   --json        one JSON document on stdout instead of a table
   --quick       a smoke run of about 30 s; its figures mean little
-  --count N     tunnels: how many (default 5000)
+  --count N     tunnels: how many (default 5000); simulate: bad services (default 200)
+  --seed N      simulate: another draw
   --no-install  install nothing: missing peers are reported and left out
 `;
 
@@ -29,6 +31,7 @@ const read = () => {
         quick: { type: 'boolean', default: false },
         'no-install': { type: 'boolean', default: false },
         count: { type: 'string' },
+        seed: { type: 'string' },
       },
     });
   } catch (error) {
@@ -37,12 +40,14 @@ const read = () => {
 };
 
 const { values, positionals } = read();
-const countOf = (text: string | undefined): number | null => {
+const numberOf = (flag: 'count' | 'seed'): number | null => {
+  const text = values[flag];
   if (text === undefined) return null;
-  if (!/^[1-9]\d{0,5}$/.test(text)) fail('--count is a number from 1 to 999999');
+  if (!/^[1-9]\d{0,5}$/.test(text)) fail(`--${flag} is a number from 1 to 999999`);
   return Number(text);
 };
-const count = countOf(values.count);
+const count = numberOf('count');
+const seed = numberOf('seed');
 const [name = '', ...more] = positionals;
 const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined;
 if (bench === undefined || more.length > 0) fail(name === '' ? 'which benchmark?' : `there is no benchmark ${positionals.join(' ')}`);
@@ -53,6 +58,7 @@ else {
       quick: values.quick,
       install: !values['no-install'],
       count,
+      seed,
       say: (line) => process.stderr.write(`${line}\n`),
     });
     process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : render(report));

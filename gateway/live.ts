@@ -2,7 +2,15 @@ import type { UpstreamView } from '@banyan/contracts/admin-api.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Logger } from 'pino';
 import type { Askers, AskersOf } from './askers.ts';
-import { type Config, type ContextConfig, type ExtractedConfig, type LegacyConfig, operationOf, type RouteConfig } from './config.ts';
+import {
+  type Config,
+  type ContextConfig,
+  type ExtractedConfig,
+  type LegacyConfig,
+  operationOf,
+  type RouteConfig,
+  unownedMethods,
+} from './config.ts';
 import { compileRoutes, type RoutePattern } from './core/match.ts';
 import { planMove } from './core/stage-moves.ts';
 import type { Live, LiveContext, RouteSettings } from './exchange.ts';
@@ -86,7 +94,9 @@ export const cutoverObstacles = (config: Config, name: string): string[] => {
   if (!context) return [];
   const obstacles: string[] = [];
   if (!context.extracted) obstacles.push(`${name} has no extracted service`);
-  if (context.else === null) obstacles.push(`${name} does not say who answers other methods under its paths (else: legacy | refuse)`);
+  if (context.else === null)
+    for (const { path, methods } of unownedMethods(config, name))
+      obstacles.push(`nobody owns ${methods.join(', ')} ${path} of ${name}: say who answers them (else: legacy | refuse)`);
   for (const match of context.match) {
     const writes =
       match.operation === 'command' || (match.operation === null && match.methods.some((method) => method !== 'GET' && method !== 'HEAD'));
@@ -262,22 +272,4 @@ const endWhenIdle = (upstream: Upstream, ending: Set<Upstream>): void => {
     void upstream.stop();
   };
   look();
-};
-
-/** A reload may not take routes from a context that has moved past `shadow`: its traffic would change sides unseen. */
-export const refuseNarrowing = (before: Config, after: Config, stageOf: (context: string) => string | undefined): void => {
-  const lost: string[] = [];
-  for (const [name, context] of Object.entries(before.contexts)) {
-    const stage = stageOf(name);
-    if (stage === undefined || stage === 'legacy' || stage === 'shadow') continue;
-    const left = new Map((after.contexts[name]?.match ?? []).map((match) => [match.path, match]));
-    for (const match of context.match) {
-      const methods = left.get(match.path)?.methods ?? [];
-      const gone = match.methods.filter((method) => !methods.includes(method));
-      if (gone.length > 0) lost.push(`${name} (${stage}): ${gone.join(' ')} ${match.path}`);
-    }
-    if (context.extracted && !after.contexts[name]?.extracted) lost.push(`${name} (${stage}): its extracted service`);
-  }
-  if (lost.length > 0)
-    throw new AppError('conflict', `the reload would take away what is in use: ${lost.slice(0, 10).join('; ')}`, { details: { lost } });
 };

@@ -7,7 +7,7 @@ import type { Logger } from 'pino';
 import type { AskersOf } from './askers.ts';
 import type { Config } from './config.ts';
 import type { DualWriting, RelayElsewhere } from './dual-writing.ts';
-import { type FlagSeed, seedsOf } from './flags/flag-store.ts';
+import { type FlagSeed, type StoredFlag, seedsOf } from './flags/flag-store.ts';
 import { createFlags, type Flags, type FlagsSnapshot } from './flags/flags.ts';
 import { createPins } from './flags/pins.ts';
 import { compileLive, isLedgered, type LiveParts } from './live.ts';
@@ -202,6 +202,7 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
       live.check(null);
       listener?.start();
       await flags.start();
+      if (primary === null) warnOfOrphans(options.config, flags.all(), log);
     },
     async close() {
       await evidence.stop();
@@ -210,6 +211,14 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
       await store?.close();
     },
   };
+};
+
+/** A reload that drops a context in use is refused; a start cannot be, because gateways with other files may share the store. So it is said aloud. */
+const warnOfOrphans = (config: Config, flags: readonly StoredFlag[], log: Logger): void => {
+  const orphans = flags.filter(({ name, stage }) => !Object.hasOwn(config.contexts, name) && stage !== 'legacy' && stage !== 'shadow');
+  if (orphans.length === 0) return;
+  const contexts = orphans.map(({ name, stage }) => `${name} (${stage})`);
+  log.error({ contexts }, 'the store knows contexts in use that this configuration does not name: here all their requests go to legacy');
 };
 
 /** The dual write of this process; null without a store. @param relayElsewhere null = relay and recovery run here */

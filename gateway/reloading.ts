@@ -1,8 +1,8 @@
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { AdminDeps } from './admin/ports.ts';
 import { type Config, formatFault, loadConfig } from './config.ts';
-import { refuseNarrowing } from './live.ts';
 import type { Member } from './member.ts';
+import { refuseNarrowing } from './narrowing.ts';
 import { refuseUnbuilt } from './unbuilt.ts';
 
 export type ReloadingDeps = {
@@ -34,7 +34,7 @@ export const createReloading = (deps: ReloadingDeps): AdminDeps['reload'] => {
     }
     try {
       refuseUnbuilt(result.config);
-      refuseNarrowing(member.config(), result.config, (name) => member.flags.current(name)?.stage);
+      refuseNarrowing(member.config(), result.config, member.flags.current);
       await member.adopt(result.config, deps.prepare);
     } catch (error) {
       metrics.configRefused();

@@ -29,7 +29,7 @@ export const registerAudit: Register = (program, io) => {
         row.reason,
         row.after === null ? '-' : JSON.stringify(row.after),
       ]);
-      io.out(formatTable(['ID', 'AT', 'WHO', 'ACTION', 'CONTEXT', 'WHY', 'AFTER'], rows));
+      io.out(formatTable(['ID', 'AT', 'WHO', 'ACTION', 'CONTEXT', 'WHY', 'AFTER'], rows, io.color));
       if (page.next !== null) io.err(`there are more: --cursor ${page.next}`);
     });
   withAdminOptions(group.command('verify'))

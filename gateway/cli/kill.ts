@@ -17,7 +17,7 @@ const act = async (io: Io, verb: 'kill' | 'revive', context: string | undefined,
   const contexts =
     context === undefined ? readAnswer(client, pageOf(contextSchema), answer).items : [readAnswer(client, contextSchema, answer)];
   if (flags.json === true) printJson(io, context === undefined ? { items: contexts, next: null } : contexts[0]);
-  else io.out(contextTable(contexts));
+  else io.out(contextTable(contexts, io.color));
   for (const { name, stage, killed } of contexts)
     if (verb === 'kill' && killed && stage === 'cutover')
       io.err(`${name}: queries go to legacy now; commands get 503 until legacy has the writes (banyan status shows it)`);

@@ -38,7 +38,7 @@ export const registerLedger: Register = (program, io) => {
       const { context, state, limit, cursor } = flags;
       const page = readAnswer(client, pageOf(ledgerEntrySchema), await client.get(`/ledger${queryOf({ context, state, limit, cursor })}`));
       if (flags.json === true) return printJson(io, page);
-      io.out(formatTable(HEAD, page.items.map(rowOf)));
+      io.out(formatTable(HEAD, page.items.map(rowOf), io.color));
       if (page.next !== null) io.err(`there are more: --cursor ${page.next}`);
     });
   withAdminOptions(group.command('show'))
@@ -60,6 +60,6 @@ export const registerLedger: Register = (program, io) => {
       const answer = await client.post(`/ledger/${part(id)}/resolve`, { as: flags.as, reason: flags.reason });
       const entry = readAnswer(client, ledgerEntrySchema, answer);
       if (flags.json === true) printJson(io, entry);
-      else io.out(formatTable(HEAD, [rowOf(entry)]));
+      else io.out(formatTable(HEAD, [rowOf(entry)], io.color));
     });
 };

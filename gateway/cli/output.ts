@@ -36,17 +36,31 @@ export const printJson = (io: Io, document: unknown): void => io.out(JSON.string
 // What a server or a file says must not be able to move the cursor or paint the terminal.
 const plain = (text: string): string => text.replaceAll(/[\x00-\x1f\x7f-\x9f]+/g, ' ');
 
-/** Columns padded to their widest cell, two spaces apart, the head first. */
-export const formatTable = (head: readonly string[], rows: readonly (readonly string[])[]): string => {
+/** Words that somebody should see at a glance, wherever they stand alone in a cell: SGR 31 red, 33 yellow, 32 green. */
+const STYLES: ReadonlyMap<string, number> = new Map([
+  ...['killed', 'open', 'rolled-back', 'rollback', 'parked', 'mismatch', 'undone'].map((word) => [word, 31] as const),
+  ...['half-open', 'paused', 'waiting-approval', 'aborted', 'unknown', 'compensating', 'freezing'].map((word) => [word, 33] as const),
+  ...['done', 'promote', 'advance'].map((word) => [word, 32] as const),
+]);
+const BOLD = 1;
+
+const styled = (text: string, code: number | undefined): string => (code === undefined ? text : `\x1b[${code}m${text}\x1b[0m`);
+
+/** Columns padded to their widest cell, two spaces apart, the head first. @param color `Io.color`: a bold head, and words that matter in colour */
+export const formatTable = (head: readonly string[], rows: readonly (readonly string[])[], color = false): string => {
   const cells = [head, ...rows].map((row) => row.map(plain));
   const widths = head.map((_, column) => Math.max(...cells.map((row) => (row[column] ?? '').length)));
   return cells
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
+    .map((row, line) => {
+      const last = row.findLastIndex((cell) => cell !== '');
+      return row
+        .slice(0, last + 1)
+        .map((cell, column) => {
+          const text = color ? styled(cell, line === 0 ? BOLD : STYLES.get(cell)) : cell;
+          return column === last ? text : text + ' '.repeat((widths[column] ?? 0) - cell.length);
+        })
+        .join('  ');
+    })
     .join('\n');
 };
 

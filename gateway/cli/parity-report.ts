@@ -43,13 +43,13 @@ export const registerParityReport: Register = (program, io) => {
       if (flags.json === true) printJson(io, context === undefined ? { items: reports, next: null } : reports[0]);
       else {
         const head = ['CONTEXT', 'REQUESTS', 'COMPARED', 'MATCH', 'NOISE', 'MISMATCH', 'INCOMPARABLE', 'DROPPED', 'RATE', '95%', 'VERDICT'];
-        io.out(formatTable(head, reports.map(rowOf)));
+        io.out(formatTable(head, reports.map(rowOf), io.color));
         const fields = reports.flatMap(({ context: name, byField }) =>
           byField.filter(({ rule }) => rule === null).map(({ route, field, kind, count }) => [name, route, field, kind, String(count)]),
         );
         if (fields.length > 0) {
           io.out('');
-          io.out(formatTable(['CONTEXT', 'ROUTE', 'FIELD', 'KIND', 'PAIRS'], fields.slice(0, 20)));
+          io.out(formatTable(['CONTEXT', 'ROUTE', 'FIELD', 'KIND', 'PAIRS'], fields.slice(0, 20), io.color));
         }
       }
       const worse = reports.filter(({ sprt }) => sprt.state === 'rollback').map(({ context: name }) => name);

@@ -5,11 +5,14 @@ import { registerAdapter } from './adapter.ts';
 import { registerAudit } from './audit.ts';
 import { registerBucket } from './bucket.ts';
 import { registerCapture } from './capture.ts';
+import { registerCompletion } from './completion.ts';
 import { registerConfig } from './config.ts';
 import { registerDev } from './dev.ts';
 import { registerDoctor } from './doctor.ts';
 import { Exit } from './exit.ts';
+import { registerExport } from './export.ts';
 import { registerIdentity } from './identity.ts';
+import { registerInit } from './init.ts';
 import { registerKill } from './kill.ts';
 import { registerLedger } from './ledger.ts';
 import { groupOf, type Io, processIo, type Register } from './output.ts';
@@ -27,6 +30,7 @@ const COMMANDS: readonly Register[] = [
   registerRun,
   registerDev,
   registerAdapter,
+  registerInit,
   registerValidate,
   registerConfig,
   registerBucket,
@@ -41,6 +45,8 @@ const COMMANDS: readonly Register[] = [
   registerAudit,
   registerCapture,
   registerDoctor,
+  registerExport,
+  registerCompletion,
   (banyan) => registerParityCompare(groupOf(banyan, 'parity', 'what comparing both sides has shown')),
 ];
 

@@ -62,9 +62,9 @@ const rowOf = (context: ContextView, ramp: RampView): string[] => [
   ramp.startedBy,
 ];
 
-const tell = (context: ContextView, ramp: RampView): string =>
+const tell = (context: ContextView, ramp: RampView, color: boolean): string =>
   [
-    formatTable(['CONTEXT', 'RAMP', 'STEP', 'SHARE', 'SINCE', 'NEXT NOT BEFORE', 'OUTCOME', 'BY'], [rowOf(context, ramp)]),
+    formatTable(['CONTEXT', 'RAMP', 'STEP', 'SHARE', 'SINCE', 'NEXT NOT BEFORE', 'OUTCOME', 'BY'], [rowOf(context, ramp)], color),
     '',
     ...explain(context, ramp),
     ...ramp.reasons.map((reason) => `  - ${reason}`),
@@ -88,7 +88,7 @@ export const registerRamp: Register = (program, io) => {
       let now = readAnswer(client, contextSchema, await (action === undefined ? client.get(path) : client.post(`${path}/ramp`, body)));
       if (flags.watch !== true) {
         if (flags.json === true) printJson(io, now.ramp);
-        else io.out(now.ramp === null ? `${context} has no ramp; banyan ramp ${context} start begins one` : tell(now, now.ramp));
+        else io.out(now.ramp === null ? `${context} has no ramp; banyan ramp ${context} start begins one` : tell(now, now.ramp, io.color));
         return;
       }
       let told = '';

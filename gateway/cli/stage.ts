@@ -97,7 +97,7 @@ export const registerStage: Register = (program, io) => {
       const flip = started.success ? await watch(io, client, started.data.flip.id) : null;
       const now = readAnswer(client, contextSchema, flip ? await client.get(`/contexts/${part(context)}`) : answer);
       if (flags.json === true) printJson(io, flip ? { ...now, flip: { id: flip.id, state: flip.state } } : now);
-      else io.out(contextTable([now]));
+      else io.out(contextTable([now], io.color));
       if (flip?.state === 'undone') throw answerNo(`the move was undone: ${flip.detail ?? 'no reason is known'}`);
     });
 };

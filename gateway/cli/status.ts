@@ -9,7 +9,7 @@ const partOf = (part: PartView, more = ''): string =>
 const age = (ms: number): string => (ms < 1_000 ? `${Math.round(ms)} ms` : `${Math.round(ms / 1_000)} s`);
 
 /** Contexts as a table; also printed after a move. */
-export const contextTable = (contexts: readonly ContextView[]): string =>
+export const contextTable = (contexts: readonly ContextView[], color: boolean): string =>
   formatTable(
     ['CONTEXT', 'STAGE', 'SHARE', 'KILLED', 'FLIP', 'RAMP', 'BREAKER', 'EPOCH', 'VERSION', 'CHANGED', 'BY'],
     contexts.map((context) => [
@@ -25,6 +25,7 @@ export const contextTable = (contexts: readonly ContextView[]): string =>
       moment(context.updatedAt),
       context.updatedBy,
     ]),
+    color,
   );
 
 /** `banyan status`: 0 whenever a gateway answers; what is wrong stands in the answer. */
@@ -50,6 +51,8 @@ export const registerStatus: Register = (program, io) => {
           if (state !== 'healthy') io.out(`upstream  ${context ?? 'legacy'} ${url} is ${state}${detail === null ? '' : `: ${detail}`}`);
       if (status.store.configured) io.out(`replicas  ${alive} alive`);
       io.out('');
-      io.out(status.contexts.length === 0 ? 'no contexts: everything passes through to the monolith' : contextTable(status.contexts));
+      io.out(
+        status.contexts.length === 0 ? 'no contexts: everything passes through to the monolith' : contextTable(status.contexts, io.color),
+      );
     });
 };

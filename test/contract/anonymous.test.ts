@@ -6,6 +6,10 @@ import type { ClientRequest } from '../../gateway/proxy/client.ts';
 import { ID_COOKIE, stickyOf } from '../../gateway/sticky.ts';
 import { type Got, get, type Listening, listenOn, openTwoSides, routeOf, type TwoSides } from '../harness/two-sides.ts';
 
+/** `BANYAN_CLIENTS=1000 npm test -- contract/anonymous` sends a hundred requests for each of so many clients (a few minutes). */
+const CLIENTS = Number(process.env.BANYAN_CLIENTS ?? 50);
+const REQUESTS = process.env.BANYAN_CLIENTS === undefined ? 6 : 100;
+
 let sides: TwoSides | null = null;
 let cache: Listening | null = null;
 afterEach(async () => {
@@ -84,6 +88,25 @@ describe('clients that nothing tells apart', () => {
     }
     expect(seen.size).toBe(2);
   });
+
+  it(`keep their share of 10 % through the gateway: ${CLIENTS} clients, ${REQUESTS} requests each`, async () => {
+    sides = await openTwoSides({ stage: 'canary', share: '10%' });
+    const { url } = sides;
+    let members = 0;
+    let moved = 0;
+    let next = 0;
+    const visitors = async (): Promise<void> => {
+      while (next++ < CLIENTS) {
+        const visitor = browser(url);
+        const first = (await visitor()).headers['x-side'];
+        for (let again = 1; again < REQUESTS; again++) if ((await visitor()).headers['x-side'] !== first) moved++;
+        if (first === 'extracted') members++;
+      }
+    };
+    await Promise.all(Array.from({ length: 8 }, visitors));
+    expect(moved).toBe(0);
+    expect(Math.abs(members - CLIENTS / 10)).toBeLessThan(4.5 * Math.sqrt(CLIENTS * 0.1 * 0.9));
+  }, 600_000);
 
   it('get a cookie in canary only, and only where a context owns the path', async () => {
     sides = await openTwoSides({ stage: 'canary', share: '10%' });

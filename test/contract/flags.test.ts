@@ -395,6 +395,35 @@ describe('a flip', () => {
     expect(waited.at(-1)).toBe('order legacy');
   });
 
+  it('hands a group over as one: one freeze, one flip, an epoch each, and nobody moves when one of them cannot', async () => {
+    const frozen: string[][] = [];
+    const inFlight: FlipsDeps['inFlight'] = async () => {
+      frozen.push((await db('banyan.context').whereNotNull('frozen_by').orderBy('name')).map(({ name }) => name as string));
+      return 0;
+    };
+    const pair = [seed('order', { group: 'shop' }), seed('inventory', { group: 'shop' })];
+    const first = await wired({ inFlight }, pair);
+    await atCutover(first.moves, first.flips);
+    const standing = () => first.flags.all().map(({ name, stage, owner, epoch }) => ({ name, stage, owner, epoch }));
+    expect(frozen.at(-1)).toEqual(['inventory', 'order']);
+    expect(standing()).toEqual([
+      { name: 'inventory', stage: 'cutover', owner: 'extracted', epoch: 2 },
+      { name: 'order', stage: 'cutover', owner: 'extracted', epoch: 2 },
+    ]);
+    const behind = await wired(
+      { watermark: (context) => (context === 'order' ? Promise.reject(new Error('order lags')) : Promise.resolve()) },
+      pair,
+    );
+    const moved = await behind.moves.stage('inventory', { stage: 'canary', ...by() });
+    if (moved.kind !== 'flip') throw new Error('expected a flip');
+    await ended(behind.flips, moved.id, 'undone');
+    await first.flags.refresh();
+    expect(standing()).toMatchObject([
+      { stage: 'cutover', epoch: 2 },
+      { stage: 'cutover', epoch: 2 },
+    ]);
+  });
+
   it('is undone unchanged when commands do not end in time', async () => {
     const { flags, flips, moves } = await wired({ inFlight: async () => 1, freezeLimitMs: 60 });
     await toCanary(moves);

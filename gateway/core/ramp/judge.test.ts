@@ -98,6 +98,20 @@ describe('judge', () => {
     );
   });
 
+  it('does not wait for ever for a doubt that legacy cannot clear up, because it answers nobody any more', () => {
+    const doubt = { extracted: answers(2_000, 7), legacy: answers(6_000, 6) };
+    const at = (legacyFrom: 'step' | 'earlier', now: number) => judge(evidence({ ...doubt, legacyFrom }), GATE, now);
+    expect([at('earlier', 1.9 * GATE.hold).outcome, at('step', 100 * GATE.hold).outcome]).toEqual(['hold', 'hold']);
+    const found = at('earlier', 2 * GATE.hold);
+    expect(found.outcome).toBe('advance');
+    expect(found.reasons.map(({ text }) => text)).toContain(
+      'extracted fails in 0.35 % (7 of 2,000), legacy in 0.1 % (6 of 6,000): perhaps chance, not waited for any longer',
+    );
+    // proof rolls back at any time
+    const proof = { extracted: answers(2_000, 40), legacy: answers(6_000, 6), legacyFrom: 'earlier' as const };
+    expect(judge(evidence(proof), GATE, 2 * GATE.hold).outcome).toBe('rollback');
+  });
+
   it.each<[string, Partial<ContextEvidence>, string]>([
     ['answers differ', { parity: { matches: 1_000, mismatches: 5 } }, 'parity'],
     ['2 % of its answers fail', { extracted: answers(1_000, 20) }, 'errors'],

@@ -81,7 +81,7 @@ const ALPHA = 0.01;
 const DOUBT = 0.05;
 /** Likelihood ratio against the good service from which the last minutes alone roll back (Page, Biometrika 41, 1954: repeated SPRTs). */
 const RECENT_LLR = -Math.log(2_000);
-/** Routes and kinds of answers that nobody asked for are waited for so many holds, then named and passed over. */
+/** Routes and kinds of answers that nobody asked for, and a doubt that cannot grow less, are waited for so many holds, then named and passed over. */
 const PATIENCE = 2;
 
 const figure = (n: number): string => (n < 1_000 ? String(n) : String(n).replaceAll(/\B(?=(\d{3})+$)/g, ','));
@@ -128,7 +128,8 @@ const errorsP = (extracted: Answers, legacy: Answers, floor: number): number =>
         floor > 0 ? binomialTail(extracted.failed, extracted.n, floor) : 0,
       );
 
-const judgeErrors = ({ extracted, legacy, recent }: ContextEvidence, gate: RampGate, alpha: number, find: Findings): void => {
+const judgeErrors = (evidence: ContextEvidence, gate: RampGate, alpha: number, waitedFor: boolean, find: Findings): void => {
+  const { extracted, legacy, recent } = evidence;
   const told = (e: Answers, l: Answers): string =>
     `extracted fails in ${percent(rateOf(e))} (${figure(e.failed)} of ${figure(e.n)}), legacy in ${percent(rateOf(l))} (${figure(l.failed)} of ${figure(l.n)})`;
   const p = errorsP(extracted, legacy, gate.errors.floor);
@@ -136,6 +137,9 @@ const judgeErrors = ({ extracted, legacy, recent }: ContextEvidence, gate: RampG
   else if (recent && errorsP(recent.extracted, recent.legacy, gate.errors.floor) <= alpha / 2)
     find.bad.push({ code: 'errors', text: `lately ${told(recent.extracted, recent.legacy)}` });
   else if (legacy.n === 0) find.open.push({ code: 'errors', text: 'legacy has answered nothing that errors could be compared with' });
+  // where legacy answers nobody any more its figures stay as they are, and with them the doubt: simulated, 1 equal service in 50 waited for ever
+  else if (p <= DOUBT && evidence.legacyFrom === 'earlier' && waitedFor)
+    find.good.push({ code: 'errors', text: `${told(extracted, legacy)}: perhaps chance, not waited for any longer` });
   else if (p <= DOUBT) find.open.push({ code: 'errors', text: `${told(extracted, legacy)}: perhaps chance, more answers will tell` });
   else find.good.push({ code: 'errors', text: told(extracted, legacy) });
 };
@@ -217,7 +221,7 @@ const judgeContext = (evidence: ContextEvidence, gate: RampGate, alpha: number, 
           : `${figure(seen)} of at least ${figure(gate.minRequests)} ${evidence.canary ? 'answers of extracted' : 'compared answers'}`,
     });
   if (evidence.canary) {
-    judgeErrors(evidence, gate, alpha, find);
+    judgeErrors(evidence, gate, alpha, waitedFor, find);
     judgeLatency(evidence, gate, alpha, find);
   }
   if (evidence.stale) find.open.push({ code: 'lag', text: 'the consumer lags by more than `pin`: canary queries go to legacy' });
