@@ -404,6 +404,7 @@ describe('a flip', () => {
     const pair = [seed('order', { group: 'shop' }), seed('inventory', { group: 'shop' })];
     const first = await wired({ inFlight }, pair);
     await atCutover(first.moves, first.flips);
+    await first.flags.refresh();
     const standing = () => first.flags.all().map(({ name, stage, owner, epoch }) => ({ name, stage, owner, epoch }));
     expect(frozen.at(-1)).toEqual(['inventory', 'order']);
     expect(standing()).toEqual([
