@@ -258,6 +258,20 @@ describe('evidence', () => {
     const bad = await online('audit', 'verify');
     expect([bad.code, bad.out]).toEqual([1, `row ${id}: content does not match its hash`]);
     await forge(reason);
+
+    // a chain that ends earlier is a chain too: only who has noted its end elsewhere can tell
+    const { head } = (await json('audit', 'verify')).data as { head: string };
+    expect(head).toBe(`${id}:${data.items[0].hash}`);
+    const kept = await online('audit', 'verify', '--expect', head);
+    expect([kept.code, kept.err]).toEqual([0, expect.stringContaining(head)]);
+    const [other, cut, usage] = await Promise.all([
+      online('audit', 'verify', '--expect', `${id}:${'0'.repeat(64)}`),
+      json('audit', 'verify', '--expect', `${Number(id) + 1}:${'0'.repeat(64)}`),
+      online('audit', 'verify', '--expect', 'x'),
+    ]);
+    expect([other.code, other.out]).toEqual([1, `row ${id}: is another one than was noted`]);
+    expect([cut.code, cut.data.ok, cut.data.faults]).toEqual([1, false, [{ id: Number(id) + 1, fault: 'is gone' }]]);
+    expect(usage.code).toBe(2);
   });
 
   it('capture goes through the gateway to the adapter', async () => {
