@@ -1,7 +1,9 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { RampView } from '@banyan/contracts/admin-api.ts';
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import {
@@ -116,6 +118,32 @@ describe('status', () => {
     expect(file.code).toBe(0);
   });
 });
+
+/** util-linux gives a command a terminal of its own; not every machine has it. */
+const SCRIPT: string = 'script';
+(spawnSync(SCRIPT, ['--version']).status === 0 ? it : it.skip)(
+  'tables are in colour on a terminal, unless NO_COLOR is set, and nowhere else',
+  async () => {
+    const main = resolve(import.meta.dirname, '../../gateway/cli/main.ts');
+    const command = `'${process.execPath}' '${main}' status --admin ${url}`;
+    const onTerminal = async (env: Record<string, string>): Promise<string> => {
+      const child = spawn(SCRIPT, ['-qec', command, '/dev/null'], {
+        cwd: folder,
+        stdio: ['ignore', 'pipe', 'ignore'],
+        env: { PATH: process.env.PATH ?? '', TERM: 'xterm', BANYAN_ADMIN_TOKEN: 'tell-nobody', ...env },
+      });
+      let out = '';
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        out += text;
+      });
+      await once(child, 'close');
+      return out;
+    };
+    const [bright, plain, piped] = await Promise.all([onTerminal({}), onTerminal({ NO_COLOR: '1' }), online('status')]);
+    expect(bright).toContain('\x1b[1mCONTEXT\x1b[0m');
+    expect([plain.includes('CONTEXT'), plain.includes('\x1b['), piped.out.includes('\x1b[')]).toEqual([true, false, false]);
+  },
+);
 
 describe('ramp', () => {
   it('says where it stands and what it waits for, to people and programs', async () => {
