@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
-import { createInterface } from 'node:readline/promises';
 import { configJsonSchema, findConfigFile, formatFault, loadConfig } from '../config.ts';
+import { askLine } from './ask.ts';
 import { answerNo, cannot } from './exit.ts';
 import { askAround } from './online.ts';
 import { type Io, printJson, type Register } from './output.ts';
@@ -42,12 +42,7 @@ const askLegacy = async (io: Io, flags: Flags): Promise<string> => {
   if (flags.legacy !== undefined) return flags.legacy;
   if (flags.yes === true) return DEFAULT_LEGACY;
   if (!io.interactive) throw cannot('which monolith? say --legacy URL, or --yes for the defaults');
-  const ask = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return (await ask.question(`Address of the monolith [${DEFAULT_LEGACY}]: `)).trim() || DEFAULT_LEGACY;
-  } finally {
-    ask.close();
-  }
+  return (await askLine(`Address of the monolith [${DEFAULT_LEGACY}]: `)) || DEFAULT_LEGACY;
 };
 
 /** `banyan init`: a first banyan.yaml and its JSON Schema in this folder. Nothing that is there is touched: 1. */

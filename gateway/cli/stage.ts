@@ -1,10 +1,10 @@
-import { createInterface } from 'node:readline/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { askedSchema, contextSchema, type FlipView, flipSchema, flipStartedSchema, percentOf } from '@banyan/contracts/admin-api.ts';
 import { parsePercent } from '@banyan/contracts/config-values.ts';
 import { STAGES, type Stage } from '@banyan/contracts/vocabulary.ts';
 import { Argument, InvalidArgumentError } from 'commander';
 import { type OnlineFlags, part, readAnswer } from './answers.ts';
+import { askLine } from './ask.ts';
 import { type AdminClient, adminClient, withAdminOptions } from './client.ts';
 import { answerNo, cannot } from './exit.ts';
 import { type Io, printJson, type Register } from './output.ts';
@@ -55,13 +55,8 @@ const watch = async (io: Io, client: AdminClient, id: string): Promise<FlipView>
 const confirmRetired = async (io: Io, context: string, flags: Flags): Promise<void> => {
   if (flags.yes === true) return;
   if (!io.interactive) throw cannot(`retired is final: there is no way back and no kill for ${context}; say --yes if that is meant`);
-  const ask = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    const said = await ask.question(`Retiring ${context} is final: no way back, no kill. Type its name to go on: `);
-    if (said.trim() !== context) throw answerNo('nothing was changed');
-  } finally {
-    ask.close();
-  }
+  const said = await askLine(`Retiring ${context} is final: no way back, no kill. Type its name to go on: `);
+  if (said !== context) throw answerNo('nothing was changed');
 };
 
 /** `banyan stage CONTEXT STAGE`: 0 done, 1 refused, undone, or others must ask for the same first. A move that hands over write ownership is waited for. */

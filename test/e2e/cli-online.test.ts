@@ -1,7 +1,9 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { RampView } from '@banyan/contracts/admin-api.ts';
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import {
@@ -116,6 +118,32 @@ describe('status', () => {
     expect(file.code).toBe(0);
   });
 });
+
+/** util-linux gives a command a terminal of its own; not every machine has it. */
+const SCRIPT: string = 'script';
+(spawnSync(SCRIPT, ['--version']).status === 0 ? it : it.skip)(
+  'tables are in colour on a terminal, unless NO_COLOR is set, and nowhere else',
+  async () => {
+    const main = resolve(import.meta.dirname, '../../gateway/cli/main.ts');
+    const command = `'${process.execPath}' '${main}' status --admin ${url}`;
+    const onTerminal = async (env: Record<string, string>): Promise<string> => {
+      const child = spawn(SCRIPT, ['-qec', command, '/dev/null'], {
+        cwd: folder,
+        stdio: ['ignore', 'pipe', 'ignore'],
+        env: { PATH: process.env.PATH ?? '', TERM: 'xterm', BANYAN_ADMIN_TOKEN: 'tell-nobody', ...env },
+      });
+      let out = '';
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        out += text;
+      });
+      await once(child, 'close');
+      return out;
+    };
+    const [bright, plain, piped] = await Promise.all([onTerminal({}), onTerminal({ NO_COLOR: '1' }), online('status')]);
+    expect(bright).toContain('\x1b[1mCONTEXT\x1b[0m');
+    expect([plain.includes('CONTEXT'), plain.includes('\x1b['), piped.out.includes('\x1b[')]).toEqual([true, false, false]);
+  },
+);
 
 describe('ramp', () => {
   it('says where it stands and what it waits for, to people and programs', async () => {
@@ -258,6 +286,20 @@ describe('evidence', () => {
     const bad = await online('audit', 'verify');
     expect([bad.code, bad.out]).toEqual([1, `row ${id}: content does not match its hash`]);
     await forge(reason);
+
+    // a chain that ends earlier is a chain too: only who has noted its end elsewhere can tell
+    const { head } = (await json('audit', 'verify')).data as { head: string };
+    expect(head).toBe(`${id}:${data.items[0].hash}`);
+    const kept = await online('audit', 'verify', '--expect', head);
+    expect([kept.code, kept.err]).toEqual([0, expect.stringContaining(head)]);
+    const [other, cut, usage] = await Promise.all([
+      online('audit', 'verify', '--expect', `${id}:${'0'.repeat(64)}`),
+      json('audit', 'verify', '--expect', `${Number(id) + 1}:${'0'.repeat(64)}`),
+      online('audit', 'verify', '--expect', 'x'),
+    ]);
+    expect([other.code, other.out]).toEqual([1, `row ${id}: is another one than was noted`]);
+    expect([cut.code, cut.data.ok, cut.data.faults]).toEqual([1, false, [{ id: Number(id) + 1, fault: 'is gone' }]]);
+    expect(usage.code).toBe(2);
   });
 
   it('capture goes through the gateway to the adapter', async () => {
