@@ -32,7 +32,7 @@ export const typeOfJson = (value: JsonValue): JsonType => {
 };
 
 /** Deeper documents are `unparsable`: every walk over the model recurses once per level, and must fit the stack. */
-const MAX_DEPTH = 500;
+export const MAX_DEPTH = 500;
 
 export type ParseResult =
   | { readonly ok: true; readonly value: JsonValue }
