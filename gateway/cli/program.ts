@@ -15,6 +15,7 @@ import { registerLedger } from './ledger.ts';
 import { groupOf, type Io, processIo, type Register } from './output.ts';
 import { registerOverride } from './override.ts';
 import { registerParityCompare } from './parity-compare.ts';
+import { registerParityReplay } from './parity-replay.ts';
 import { registerParityReport } from './parity-report.ts';
 import { registerRamp } from './ramp.ts';
 import { registerRun } from './run.ts';
@@ -37,6 +38,7 @@ const COMMANDS: readonly Register[] = [
   registerOverride,
   registerIdentity,
   registerParityReport,
+  registerParityReplay,
   registerLedger,
   registerAudit,
   registerCapture,

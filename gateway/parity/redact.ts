@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto';
-import { JsonObject, type JsonValue, parseJson, printable } from '../core/parity/json.ts';
+import { JsonObject, type JsonValue, parseJson, printable, spelled } from '../core/parity/json.ts';
 import { charsetOf, classOf, decodeText, type MediaType, mediaTypeOf, readMediaType } from '../core/parity/media.ts';
 import { splitMultipart } from '../core/parity/multipart.ts';
 import type { Difference, Observation } from '../core/parity/observation.ts';
@@ -150,7 +150,7 @@ export const createRedactor = (list: readonly string[], key: Uint8Array): Redact
   /** One JSON text, or null: named places cannot be found in a broken one, so none of it is kept. */
   const jsonText = (text: string): string | null => {
     const parsed = parseJson(text);
-    return parsed.ok ? JSON.stringify(printable(redactJson(parsed.value, start))) : null;
+    return parsed.ok ? spelled(redactJson(parsed.value, start)) : null;
   };
 
   /** Elements, attributes and form fields with a listed name: `<password>…</password>`, `password="…"`, `<input name="password" value="…">`. */

@@ -254,3 +254,10 @@ export const printable = (value: JsonValue): unknown => {
   }
   return Array.isArray(value) ? value.map(printable) : value;
 };
+
+/** A model value as JSON text: number tokens, member order and repeats of a key stay as they were. */
+export const spelled = (value: JsonValue): string => {
+  if (value instanceof JsonNumber) return value.raw;
+  if (value instanceof JsonObject) return `{${value.keys.map((key, i) => `${JSON.stringify(key)}:${spelled(value.values[i]!)}`).join()}}`;
+  return Array.isArray(value) ? `[${value.map(spelled).join()}]` : JSON.stringify(value);
+};
