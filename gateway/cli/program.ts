@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import { AppError } from '@banyan/contracts/errors.ts';
-import { Command, CommanderError } from 'commander';
+import { type Command, CommanderError } from 'commander';
 import { registerAdapter } from './adapter.ts';
 import { registerAudit } from './audit.ts';
 import { registerBucket } from './bucket.ts';
@@ -12,6 +12,7 @@ import { Exit } from './exit.ts';
 import { registerIdentity } from './identity.ts';
 import { registerKill } from './kill.ts';
 import { registerLedger } from './ledger.ts';
+import { newProgram } from './new-program.ts';
 import { groupOf, type Io, processIo, type Register } from './output.ts';
 import { registerOverride } from './override.ts';
 import { registerParityCompare } from './parity-compare.ts';
@@ -49,22 +50,9 @@ const COMMANDS: readonly Register[] = [
 const versionOf = (): string => (createRequire(import.meta.url)('../package.json') as { version: string }).version;
 
 const program = (io: Io): Command => {
-  const banyan = new Command('banyan')
+  const banyan = newProgram(io)
     .description('Moves a monolith to services one bounded context at a time, with proof at every step.')
-    .version(versionOf())
-    .exitOverride()
-    .configureOutput({
-      writeOut: (text) => io.out(text),
-      writeErr: (text) => io.err(text),
-      // One line, also where commander puts its suggestion on a second one.
-      outputError: (text, write) =>
-        write(
-          `banyan: ${text
-            .replace(/^error: /, '')
-            .trim()
-            .replaceAll(/\s*\n\s*/g, ' ')}\n`,
-        ),
-    });
+    .version(versionOf());
   for (const register of COMMANDS) register(banyan, io);
   return banyan;
 };

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { Command } from 'commander';
 import { Exit } from '../../gateway/cli/exit.ts';
+import { newProgram } from '../../gateway/cli/new-program.ts';
 import type { Io } from '../../gateway/cli/output.ts';
 import { registerParityReplay } from '../../gateway/cli/parity-replay.ts';
 import { parseXml } from '../../gateway/core/parity/xml.ts';
@@ -83,10 +83,8 @@ const run = async (...args: string[]): Promise<Ran> => {
     color: false,
     interactive: false,
   };
-  const program = new Command().exitOverride().configureOutput({ writeErr: io.err, writeOut: io.out });
+  const program = newProgram(io);
   registerParityReplay(program, io);
-  for (const command of program.commands.flatMap((group) => [group, ...group.commands]))
-    command.exitOverride().configureOutput({ writeErr: io.err, writeOut: io.out });
   try {
     await program.parseAsync(['parity', ...args], { from: 'user' });
   } catch (error) {
@@ -208,14 +206,14 @@ describe('banyan parity replay', () => {
 
   it('judges what it kept anew: alike under the same rules, otherwise under others', async () => {
     const store = file('pairs.jsonl');
-    const targets = [...Array.from({ length: 20 }, (_, i) => `/orders/${i}`), '/clock', '/lag', '/big', '/zip'];
+    const targets = [...Array.from({ length: 500 }, (_, i) => `/orders/${i}`), '/clock', '/lag', '/big', '/zip'];
     const live = JSON.parse((await replay(file('a.jsonl', lines(...targets)), '--store', store, '--json')).out) as ReplayDocument;
     const again = JSON.parse((await run('rejudge', store, '--json')).out) as ReplayDocument;
     const verdicts = ({ match, noise, mismatch, incomparable, pairs }: ReplayDocument) => ({
       counts: [match, noise, mismatch, incomparable],
       pairs: pairs.map(({ target, verdict, differences }) => [target, verdict, differences]),
     });
-    expect(verdicts(live).counts).toEqual([20, 1, 2, 1]);
+    expect(verdicts(live).counts).toEqual([500, 1, 2, 1]);
     expect(verdicts(again)).toEqual(verdicts(live));
     const rules = file(
       'rules.yaml',
@@ -223,7 +221,7 @@ describe('banyan parity replay', () => {
     );
     const other = await run('rejudge', store, '--json', '--rules', rules);
     expect(other.err).toContain('rule for $.a expired');
-    expect(verdicts(JSON.parse(other.out) as ReplayDocument).counts).toEqual([20, 2, 1, 1]);
+    expect(verdicts(JSON.parse(other.out) as ReplayDocument).counts).toEqual([500, 2, 1, 1]);
   });
 
   it.each([

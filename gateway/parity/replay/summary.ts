@@ -120,7 +120,7 @@ const NOT_IN_CURL = new Set(
 );
 
 /** A command that asks the same of one side. */
-export const curlOf = (base: string, pair: Pick<StoredPair, 'method' | 'target' | 'headers' | 'body'>): string =>
+const curlOf = (base: string, pair: Pick<StoredPair, 'method' | 'target' | 'headers' | 'body'>): string =>
   [
     'curl -sS --compressed',
     pair.method === 'HEAD' ? '--head' : `-X ${shell(pair.method)}`,
