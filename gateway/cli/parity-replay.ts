@@ -180,7 +180,8 @@ const runReplay = async (flags: Flags, io: Io): Promise<void> => {
       hosts: { legacy: flags.legacy.host, extracted: flags.extracted.host },
       rules,
       headers: flags.header,
-      concurrency: flags.concurrency,
+      // What follows a command may need what it has made.
+      concurrency: flags.includeCommands ? 1 : flags.concurrency,
       rate: flags.rate ?? null,
       random: Math.random,
       signal: stop.signal,
@@ -229,7 +230,7 @@ export const registerParityReplay: Register = (program, io) => {
     .requiredOption('--extracted <url>', 'the extracted service', urlOf)
     .option('--rules <file>', "YAML or JSON with the keys of a context's parity: block")
     .option('--header <header>', "'NAME: VALUE', sent with every request; repeat for more", headerOf, [])
-    .option('--include-commands', 'send POST, PUT, PATCH and DELETE too; loopback addresses only')
+    .option('--include-commands', 'send POST, PUT, PATCH and DELETE too, one request at a time; loopback addresses only')
     .option('--rate <n>', 'requests per second to each side at most', numberOf(0.01, 100_000))
     .option('--concurrency <n>', 'requests under way at once', numberOf(1, 256), 8)
     .option('--timeout <seconds>', 'an answer is given up after this', numberOf(0.1, 3_600), 30)

@@ -43,7 +43,9 @@ beforeAll(async () => {
   const secret = 'pass-word-0001';
   legacy = await serve((req, res, times) => {
     const path = req.url!.split('?')[0]!;
-    if (path === '/clock') json(res, { at: new Date(1_760_000_000_000 + times * 1_000).toISOString(), id: 1 });
+    if (req.method === 'POST' && path === '/carts') json(res, { id: 501 }, 201);
+    else if (path.startsWith('/carts/')) json(res, { id: Number(path.slice(7)), n: 1 }, path === '/carts/501' ? 200 : 404);
+    else if (path === '/clock') json(res, { at: new Date(1_760_000_000_000 + times * 1_000).toISOString(), id: 1 });
     else if (path === '/lag') json(res, { n: 1 });
     else if (path === '/private') json(res, {}, 401);
     else if (path === '/big') json(res, '{"n":9007199254740993,"a":1,"a":2}');
@@ -53,7 +55,9 @@ beforeAll(async () => {
   });
   extracted = await serve((req, res, times) => {
     const path = req.url!.split('?')[0]!;
-    if (path === '/clock') json(res, { id: 1, at: new Date(1_770_000_000_000 + times * 7_000).toISOString() });
+    if (req.method === 'POST' && path === '/carts') json(res, { id: 90_210 }, 201);
+    else if (path.startsWith('/carts/')) json(res, { id: Number(path.slice(7)), n: 1 }, path === '/carts/90210' ? 200 : 404);
+    else if (path === '/clock') json(res, { id: 1, at: new Date(1_770_000_000_000 + times * 7_000).toISOString() });
     else if (path === '/lag') json(res, { n: times === 1 ? 0 : 1 });
     else if (path === '/private') json(res, {}, 401);
     else if (path === '/big') json(res, '{"n":9007199254740993,"a":2}');
@@ -202,6 +206,15 @@ describe('banyan parity replay', () => {
       expect(side.seen[0]!.headers['banyan-shadow']).toBeUndefined();
     }
     expect(legacy.seen[0]!.headers['idempotency-key']).toBe(extracted.seen[0]!.headers['idempotency-key']);
+  });
+
+  it('asks each side about the ids that it has minted itself, and takes them for the same', async () => {
+    const capture = file('d.jsonl', `${JSON.stringify({ method: 'POST', target: '/carts' })}\n${lines('/carts/501')}`);
+    legacy.seen.length = extracted.seen.length = 0;
+    const document = JSON.parse((await replay(capture, '--include-commands', '--json')).out) as ReplayDocument;
+    expect(document).toMatchObject({ verdict: 'match', noise: 2, byField: [{ field: '$.id', rule: 'alias', count: 2 }] });
+    expect(legacy.seen.map(({ url }) => url)).toEqual(['/carts', '/carts/501']);
+    expect(extracted.seen.map(({ url }) => url)).toEqual(['/carts', '/carts/90210']);
   });
 
   it('judges what it kept anew: alike under the same rules, otherwise under others', async () => {

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { createAliases } from '../../core/parity/aliases.ts';
 import { compareObservations } from '../../core/parity/compare.ts';
 import type { Observation, Verdict } from '../../core/parity/observation.ts';
 import { excuseVolatile, reproduced, volatileFields } from '../../core/parity/probe.ts';
@@ -72,14 +73,24 @@ const judge = async (a: Observation, b: Observation, rules: CompiledRules): Prom
 
 /**
  * Sends each request to both sides once and compares. A query that differs is asked again of both sides: where legacy differs from itself it is noise
- * while its shape stays, what does not show again is `incomparable: lagging`. Which side is asked first is drawn. Ends early when the signal fires.
+ * while its shape stays, what does not show again is `incomparable: lagging`. Which side is asked first is drawn. Ids that both sides mint in answers to
+ * commands are aliases from then on; that needs the order of the recording, so commands want `concurrency` 1. Ends early when the signal fires.
  */
 export const replay = async (requests: readonly Recorded[], options: ReplayOptions): Promise<void> => {
   const { rules, random, signal } = options;
+  const aliases = createAliases();
+  /** The recording was made at legacy: extracted is asked about its own ids. */
+  const asExtracted = (request: Recorded): Recorded => {
+    const type = request.headers.find(([name]) => name.toLowerCase() === 'content-type')?.[1] ?? '';
+    const body = request.body === null ? null : Buffer.from(aliases.body(request.body, type));
+    return { ...request, target: aliases.target(request.target), body };
+  };
   const both = async (request: Recorded): Promise<[legacy: Answered, extracted: Answered]> => {
     const key = randomUUID();
-    const ask = (side: 'legacy' | 'extracted'): Promise<Answered> =>
-      options[side].send(isQuery(request) ? { ...request, body: null } : request, headersFor(request, options.hosts[side], options, key));
+    const ask = (side: 'legacy' | 'extracted'): Promise<Answered> => {
+      const own = side === 'legacy' ? request : asExtracted(request);
+      return options[side].send(isQuery(own) ? { ...own, body: null } : own, headersFor(own, options.hosts[side], options, key));
+    };
     if (random() < 0.5) {
       const legacy = ask('legacy');
       return [await legacy, await ask('extracted')];
@@ -89,13 +100,14 @@ export const replay = async (requests: readonly Recorded[], options: ReplayOptio
   };
   const one = async (request: Recorded): Promise<Replayed> => {
     const [legacy, extracted] = await both(request);
-    const first = await judge(legacy.observation, extracted.observation, rules);
+    if (!isQuery(request)) aliases.learn(...(await decodePair(legacy.observation, extracted.observation, BODY_LIMIT_BYTES)));
+    const first = aliases.excuse(await judge(legacy.observation, extracted.observation, rules));
     if (first.kind !== 'mismatch' || !isQuery(request) || signal.aborted)
       return { request, verdict: first, confirmed: false, legacy, extracted };
     await wait(ASK_AGAIN_MS, signal);
     const [legacyAgain, extractedAgain] = await both(request);
     const volatile = volatileFields(await judge(legacy.observation, legacyAgain.observation, rules));
-    const again = excuseVolatile(await judge(legacyAgain.observation, extractedAgain.observation, rules), volatile);
+    const again = excuseVolatile(aliases.excuse(await judge(legacyAgain.observation, extractedAgain.observation, rules)), volatile);
     const verdict = reproduced(excuseVolatile(first, volatile), again);
     return { request, verdict, confirmed: verdict.kind === 'mismatch', legacy, extracted };
   };

@@ -1,4 +1,5 @@
 import type { DifferenceKind, VerdictKind } from '@banyan/contracts/vocabulary.ts';
+import { ALIAS_RULE } from '../../core/parity/aliases.ts';
 import { compareObservations } from '../../core/parity/compare.ts';
 import { charsetOf, classOf, mediaTypeOf } from '../../core/parity/media.ts';
 import { type Difference, type Noise, type Observation, verdictDocument } from '../../core/parity/observation.ts';
@@ -242,7 +243,7 @@ const isWhole = (side: StoredPair['legacy']): boolean => {
 const LOST: ReadonlySet<DifferenceKind> = new Set(['encoding', 'unparsable']);
 
 /**
- * Judges a stored pair under other rules. What probing excused stays excused, and a verdict that needed more than what was kept (time, bytes) stays
+ * Judges a stored pair under other rules. What probing and aliases excused stays excused, and a verdict that needed more than what was kept (time, bytes) stays
  * as it was, because nobody is asked again. Pure.
  */
 export const rejudge = (pair: StoredPair, rules: CompiledRules): StoredPair => {
@@ -252,7 +253,7 @@ export const rejudge = (pair: StoredPair, rules: CompiledRules): StoredPair => {
   if (found.verdict === 'incomparable')
     return { ...pair, verdict: 'incomparable', why: found.why, confirmed: false, differences: [], noise: [] };
   const place = ({ path, kind }: Difference): string => `${path}\u0000${kind}`;
-  const probed = new Map(pair.noise.filter(({ rule }) => rule === PROBE_RULE).map((one) => [place(one), one]));
+  const probed = new Map(pair.noise.filter(({ rule }) => rule === PROBE_RULE || rule === ALIAS_RULE).map((one) => [place(one), one]));
   const differences = found.differences.filter((one) => !probed.has(place(one)));
   const noise = [...found.noise, ...found.differences.flatMap((one) => probed.get(place(one)) ?? [])];
   const verdict = differences.length > 0 ? 'mismatch' : noise.length > 0 ? 'noise' : 'match';
