@@ -85,13 +85,14 @@ module.exports = {
     {
       name: 'cli-offline-only',
       comment:
-        'The command line asks the admin API; offline it decodes recorded answers (parity) with the code that judges live ones, `doctor` asks the stream with the client of the relay, and tokens are signed by what verifies them (identity).',
+        'The command line asks the admin API; offline it decodes and replays (parity) with the code that judges live ones, `doctor` asks the stream with the client of the relay, and tokens are signed by what verifies them (identity).',
       from: { path: '^gateway/cli/', pathNot: TEST },
       to: {
         path: `^gateway/(${FEATURES})/`,
         pathNot: [
           '^gateway/cli/',
           '^gateway/parity/(decode|http-message)[.]ts$',
+          '^gateway/parity/replay/',
           '^gateway/dual-write/stream[.]ts$',
           '^gateway/proxy/(check|connect|pem)[.]ts$',
           '^gateway/identity/(keys|override-token)[.]ts$',

@@ -140,6 +140,21 @@ export const paritySchema = z.strictObject({
   byField: z.array(
     z.strictObject({ route: z.string(), field: z.string(), kind: oneOf(DIFFERENCE_KINDS), rule: z.string().nullable(), count }),
   ),
+  /** Fields in which legacy differs from itself, or only extracted does, when legacy is asked twice. Alarms first, at most 200. */
+  noisy: z.array(
+    z.strictObject({
+      route: z.string(),
+      field: z.string(),
+      kind: oneOf(DIFFERENCE_KINDS),
+      onlyExtracted: count,
+      onlyLegacy: count,
+      both: count,
+      /** Of the one-sided sign test, corrected for looks. */
+      p: rate,
+      /** More often different than noise explains, at 1 % over all fields of the route. */
+      alarm: z.boolean(),
+    }),
+  ),
 });
 export type ParityView = DeepReadonly<z.output<typeof paritySchema>>;
 

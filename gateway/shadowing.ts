@@ -37,6 +37,7 @@ export type ShadowingDeps = {
   readonly evidence: Evidence;
   readonly live: () => LiveParts;
   readonly metrics: Metrics;
+  readonly log: Logger;
 };
 
 export type Shadowing = {
@@ -94,6 +95,10 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     evidence,
     now: () => Date.now(),
     random: Math.random,
+    onExpiredRules: (expired) => {
+      for (const { at, because, until } of expired)
+        deps.log.warn({ at, because, until }, 'an ignore rule has ended and excuses nothing any more');
+    },
     onDropped: (context, why) => metrics.shadowDropped(context, why),
     onJudged: (pair) => metrics.parityCompared(pair.context, pair.verdict.kind),
   });

@@ -63,7 +63,8 @@ const readAnswer = async (file: string): Promise<Observation> => {
   return within(file, () => parseHttpResponse(bytes));
 };
 
-const readRulesFile = async (file: string | undefined, now: number): Promise<CompiledRules> => {
+/** Rules of a file, compiled; none without one. @throws AppError that names every fault */
+export const readRulesFile = async (file: string | undefined, now: number): Promise<CompiledRules> => {
   if (file === undefined) return compileRules({}, now);
   const loaded = loadParityRules({ file, text: (await read(file)).toString('utf8'), now: new Date(now) });
   if (!loaded.ok) throw new AppError('unprocessable', loaded.faults.map(formatFault).join('\nbanyan: '));

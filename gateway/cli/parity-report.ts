@@ -23,8 +23,8 @@ const rowOf = (report: Named): string[] => [
 ];
 
 /**
- * `banyan parity report [CONTEXT]`. 1 when the evidence of a context says roll back, else 0: single mismatches are what the sequential
- * test weighs, and it has not decided while it says continue.
+ * `banyan parity report [CONTEXT]`. 1 when the evidence of a context says roll back or a field differs more often than its
+ * noise explains, else 0: single mismatches are what the sequential test weighs, and it has not decided while it says continue.
  */
 export const registerParityReport: Register = (program, io) => {
   withAdminOptions(groupOf(program, 'parity', 'what comparing both sides has shown').command('report'))
@@ -47,12 +47,32 @@ export const registerParityReport: Register = (program, io) => {
         const fields = reports.flatMap(({ context: name, byField }) =>
           byField.filter(({ rule }) => rule === null).map(({ route, field, kind, count }) => [name, route, field, kind, String(count)]),
         );
+        const alarms = reports.flatMap(({ context: name, noisy }) =>
+          noisy
+            .filter(({ alarm }) => alarm)
+            .map((one) => [
+              name,
+              one.route,
+              one.field,
+              one.kind,
+              String(one.onlyExtracted),
+              String(one.onlyLegacy),
+              one.p.toExponential(1),
+            ]),
+        );
+        if (alarms.length > 0) {
+          io.out('');
+          io.out(formatTable(['ALARM', 'ROUTE', 'FIELD', 'KIND', 'ONLY EXTRACTED', 'ONLY LEGACY', 'P'], alarms.slice(0, 20)));
+        }
         if (fields.length > 0) {
           io.out('');
           io.out(formatTable(['CONTEXT', 'ROUTE', 'FIELD', 'KIND', 'PAIRS'], fields.slice(0, 20), io.color));
         }
       }
+      const alarmed = reports.filter(({ noisy }) => noisy.some(({ alarm }) => alarm)).map(({ context: name }) => name);
       const worse = reports.filter(({ sprt }) => sprt.state === 'rollback').map(({ context: name }) => name);
       if (worse.length > 0) throw answerNo(flags.json === true ? '' : `the evidence says roll back: ${worse.join(', ')}`);
+      if (alarmed.length > 0)
+        throw answerNo(flags.json === true ? '' : `fields differ more often than their own noise explains: ${alarmed.join(', ')}`);
     });
 };

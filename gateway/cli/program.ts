@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import { AppError } from '@banyan/contracts/errors.ts';
-import { Command, CommanderError } from 'commander';
+import { type Command, CommanderError } from 'commander';
 import { registerAdapter } from './adapter.ts';
 import { registerAudit } from './audit.ts';
 import { registerBucket } from './bucket.ts';
@@ -15,9 +15,11 @@ import { registerIdentity } from './identity.ts';
 import { registerInit } from './init.ts';
 import { registerKill } from './kill.ts';
 import { registerLedger } from './ledger.ts';
+import { newProgram } from './new-program.ts';
 import { groupOf, type Io, processIo, type Register } from './output.ts';
 import { registerOverride } from './override.ts';
 import { registerParityCompare } from './parity-compare.ts';
+import { registerParityReplay } from './parity-replay.ts';
 import { registerParityReport } from './parity-report.ts';
 import { registerRamp } from './ramp.ts';
 import { registerRun } from './run.ts';
@@ -41,6 +43,7 @@ const COMMANDS: readonly Register[] = [
   registerOverride,
   registerIdentity,
   registerParityReport,
+  registerParityReplay,
   registerLedger,
   registerAudit,
   registerCapture,
@@ -53,22 +56,9 @@ const COMMANDS: readonly Register[] = [
 const versionOf = (): string => (createRequire(import.meta.url)('../package.json') as { version: string }).version;
 
 const program = (io: Io): Command => {
-  const banyan = new Command('banyan')
+  const banyan = newProgram(io)
     .description('Moves a monolith to services one bounded context at a time, with proof at every step.')
-    .version(versionOf())
-    .exitOverride()
-    .configureOutput({
-      writeOut: (text) => io.out(text),
-      writeErr: (text) => io.err(text),
-      // One line, also where commander puts its suggestion on a second one.
-      outputError: (text, write) =>
-        write(
-          `banyan: ${text
-            .replace(/^error: /, '')
-            .trim()
-            .replaceAll(/\s*\n\s*/g, ' ')}\n`,
-        ),
-    });
+    .version(versionOf());
   for (const register of COMMANDS) register(banyan, io);
   return banyan;
 };

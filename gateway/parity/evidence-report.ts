@@ -1,4 +1,5 @@
 import type { DifferenceKind } from '@banyan/contracts/vocabulary.ts';
+import { holm } from '../core/parity/noise.ts';
 import { type Gate, type Sprt, sprt, wilson } from '../core/parity/stats.ts';
 import type { CountRow, Totals } from './evidence.ts';
 
@@ -31,6 +32,20 @@ export type FieldReport = {
   readonly count: number;
 };
 
+/** A field that differs between two answers of legacy, or between the sides in triples, and what the sign test says of it. */
+export type NoiseReport = {
+  readonly route: string;
+  readonly field: string;
+  readonly kind: DifferenceKind;
+  readonly onlyExtracted: number;
+  readonly onlyLegacy: number;
+  readonly both: number;
+  /** Corrected for looks; 1 until the first one. */
+  readonly p: number;
+  /** Does it differ more often than its own noise explains (1 % over all fields of the route and all looks)? */
+  readonly alarm: boolean;
+};
+
 /** The Parity document of DESIGN.md section 10; the window is since the last stage change. */
 export type ParityReport = Figures & {
   /** ISO 8601; null when nothing was ever seen. */
@@ -40,6 +55,8 @@ export type ParityReport = Figures & {
   readonly byRoute: readonly RouteReport[];
   /** Most frequent first, at most 200. */
   readonly byField: readonly FieldReport[];
+  /** Alarms first, at most 200. */
+  readonly noisy: readonly NoiseReport[];
 };
 
 const MAX_FIELDS = 200;
@@ -60,6 +77,26 @@ const figures = (counts: readonly CountRow[]): Figures => {
     rate: compared === 0 ? null : (match + noise) / compared,
   };
 };
+
+/** Holm's correction runs over the fields of one route: what clients of an endpoint see is one family. */
+const noisyFields = (probes: Totals['probes']): NoiseReport[] =>
+  [...new Set(probes.map(({ route }) => route))]
+    .flatMap((route) => {
+      const rows = probes.filter((row) => row.route === route);
+      const alarms = holm(rows.map(({ p }) => p));
+      return rows.map(({ field, kind, onlyExtracted, onlyLegacy, both, p }, i) => ({
+        route,
+        field,
+        kind: kind as DifferenceKind,
+        onlyExtracted,
+        onlyLegacy,
+        both,
+        p: Math.min(1, p),
+        alarm: alarms[i]!,
+      }));
+    })
+    .sort((a, b) => Number(b.alarm) - Number(a.alarm) || a.p - b.p || b.both - a.both)
+    .slice(0, MAX_FIELDS);
 
 /** Makes the report from stored totals. Pure. */
 export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): ParityReport => {
@@ -91,5 +128,6 @@ export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): Parity
       .map(({ route, field, kind, rule, n }) => ({ route, field, kind: kind as DifferenceKind, rule: rule === '' ? null : rule, count: n }))
       .sort((a, b) => b.count - a.count)
       .slice(0, MAX_FIELDS),
+    noisy: noisyFields(totals.probes),
   };
 };

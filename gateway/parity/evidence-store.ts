@@ -1,7 +1,14 @@
 import type { Knex } from 'knex';
 import { parseJson, printable } from '../core/parity/json.ts';
+import { type Looked, look, nextLookAt, type Tally } from '../core/parity/noise.ts';
 import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary } from './evidence.ts';
 import { isPairId, pageOf } from './pair-page.ts';
+
+const PROBE_KEY = ['context', 'route', 'field', 'kind'] as const;
+/** Sums of bigint come as text. */
+type ProbeRecord = Record<(typeof PROBE_KEY)[number], string> &
+  Looked & { readonly only_extracted: string; readonly only_legacy: string; readonly in_both: string };
+const tallyOf = (row: ProbeRecord): Tally => ({ onlyExtracted: Number(row.only_extracted), onlyLegacy: Number(row.only_legacy) });
 
 type SummaryRow = {
   id: string;
@@ -79,6 +86,27 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
         .merge(Object.fromEntries([...sums.map(merged), ...touched]));
   };
 
+  /** Takes the looks that are due. The rows were just added to by this transaction, or are locked here, so that no look is taken twice. */
+  const lookAtNoise = async (trx: Knex, contexts: readonly string[]): Promise<void> => {
+    if (contexts.length === 0) return;
+    const due = await trx
+      .withSchema('banyan')
+      .from('parity_probe')
+      .whereIn('context', [...contexts])
+      .whereRaw('only_extracted + only_legacy >= ? * power(2, looks)', [nextLookAt(0)])
+      .orderBy([...PROBE_KEY])
+      .forUpdate()
+      .select<ProbeRecord[]>('*');
+    for (const row of due) {
+      const { looks, p } = look(row, tallyOf(row));
+      await trx
+        .withSchema('banyan')
+        .from('parity_probe')
+        .where(Object.fromEntries(PROBE_KEY.map((key) => [key, row[key]])))
+        .update({ looks, p });
+    }
+  };
+
   return {
     add: (batch) =>
       db.transaction(async (trx) => {
@@ -104,6 +132,7 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
           in_both: both,
         }));
         await increment(trx, 'parity_probe', ['context', 'route', 'field', 'kind'], probes, ['only_extracted', 'only_legacy', 'in_both']);
+        await lookAtNoise(trx, [...new Set(batch.probes.map(({ context }) => context))]);
         if (batch.pairs.length === 0) return;
         await trx
           .withSchema('banyan')
@@ -143,7 +172,25 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
         .orderBy('n', 'desc')
         .limit(1_000)
         .select<(Omit<FieldRow, 'n'> & { n: string })[]>('context', 'route', 'field', 'kind', 'rule', 'n');
+      const probes = await db
+        .withSchema('banyan')
+        .from('parity_probe')
+        .where({ context })
+        .orderBy('p')
+        .orderByRaw('only_extracted + only_legacy + in_both desc')
+        .limit(1_000)
+        .select<ProbeRecord[]>('*');
       return {
+        probes: probes.map((row) => ({
+          context: row.context,
+          route: row.route,
+          field: row.field,
+          kind: row.kind,
+          ...tallyOf(row),
+          both: Number(row.in_both),
+          looks: row.looks,
+          p: row.p,
+        })),
         since: window?.since.toISOString() ?? null,
         counts: counts.map((row) => ({ ...row, n: Number(row.n) })),
         fields: fields.map((row) => ({ ...row, n: Number(row.n) })),

@@ -1,4 +1,5 @@
-import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary } from './evidence.ts';
+import { look, NOT_LOOKED } from '../core/parity/noise.ts';
+import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary, type ProbeTotal } from './evidence.ts';
 import { pageOf } from './pair-page.ts';
 
 /** The evidence store in memory: for gateways without a store, and for tests. Bounded like the real one; gone with the process. */
@@ -6,6 +7,7 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
   const windows = new Map<string, Date>();
   const counts = new Map<string, CountRow>();
   const fields = new Map<string, FieldRow>();
+  const probes = new Map<string, ProbeTotal>();
   let pairs: Pair[] = [];
   let lastId = 0;
 
@@ -41,6 +43,17 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
         add(counts, [row.context, row.route, row.what, row.why], row);
       }
       for (const row of batch.fields) add(fields, [row.context, row.route, row.field, row.kind, row.rule], row);
+      for (const row of batch.probes) {
+        const id = [row.context, row.route, row.field, row.kind].join('\u0000');
+        const before = probes.get(id) ?? { ...row, onlyExtracted: 0, onlyLegacy: 0, both: 0, ...NOT_LOOKED };
+        const sum = {
+          onlyExtracted: before.onlyExtracted + row.onlyExtracted,
+          onlyLegacy: before.onlyLegacy + row.onlyLegacy,
+          both: before.both + row.both,
+        };
+        const { looks, p } = look(before, sum);
+        probes.set(id, { ...before, ...sum, looks, p });
+      }
       pairs = [...batch.pairs.map((pair) => ({ ...pair, id: String(++lastId) })).reverse(), ...pairs];
       prune();
     },
@@ -48,6 +61,7 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
       since: windows.get(context)?.toISOString() ?? null,
       counts: [...counts.values()].filter((row) => row.context === context),
       fields: [...fields.values()].filter((row) => row.context === context),
+      probes: [...probes.values()].filter((row) => row.context === context),
     }),
     pairs: async (query) => {
       const { limit, before } = pageOf(query);
@@ -63,7 +77,7 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
     },
     pair: async (id) => pairs.find((pair) => pair.id === id),
     reset: async (context, at) => {
-      for (const map of [counts, fields]) for (const [key, row] of map) if (row.context === context) map.delete(key);
+      for (const map of [counts, fields, probes]) for (const [key, row] of map) if (row.context === context) map.delete(key);
       windows.set(context, at);
     },
   };

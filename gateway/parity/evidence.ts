@@ -1,4 +1,5 @@
 import type { Upstream, VerdictKind } from '@banyan/contracts/vocabulary.ts';
+import type { Looked } from '../core/parity/noise.ts';
 import { type Difference, type Noise, type Observation, type Verdict, verdictDocument } from '../core/parity/observation.ts';
 import { fieldOf } from '../core/parity/path.ts';
 import { fieldKey } from '../core/parity/probe.ts';
@@ -64,7 +65,14 @@ export type Batch = {
   readonly probes: readonly ProbeRow[];
   readonly pairs: readonly NewPair[];
 };
-export type Totals = { readonly since: string | null; readonly counts: readonly CountRow[]; readonly fields: readonly FieldRow[] };
+/** What triples have shown of a field, with the looks that were taken. */
+export type ProbeTotal = ProbeRow & Looked;
+export type Totals = {
+  readonly since: string | null;
+  readonly counts: readonly CountRow[];
+  readonly fields: readonly FieldRow[];
+  readonly probes: readonly ProbeTotal[];
+};
 export type PairQuery = {
   readonly context?: string | undefined;
   readonly verdict?: VerdictKind | undefined;

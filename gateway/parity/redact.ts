@@ -1,6 +1,7 @@
 import { createHmac } from 'node:crypto';
-import { JsonObject, type JsonValue, parseJson, printable } from '../core/parity/json.ts';
-import { classOf, decodeText, mediaTypeOf } from '../core/parity/media.ts';
+import { JsonObject, type JsonValue, parseJson, printable, spelled } from '../core/parity/json.ts';
+import { charsetOf, classOf, decodeText, type MediaType, mediaTypeOf, readMediaType } from '../core/parity/media.ts';
+import { splitMultipart } from '../core/parity/multipart.ts';
 import type { Difference, Observation } from '../core/parity/observation.ts';
 import { type Cursor, cursorAt, descend, parsePattern } from '../core/parity/path.ts';
 
@@ -25,6 +26,11 @@ export type Redactor = {
 
 /** JSON Web Tokens are replaced wherever they stand: they carry sessions in URLs and pages that no list names. */
 const JWT = /eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*/g;
+/** An excerpt may end inside a secret, which nobody would recognise any more: what touches its edge goes. */
+const withoutTornEnds = (text: string): string => {
+  const from = text.startsWith('…') ? text.replace(/^…[^\s"'<>&;,]*/, '…') : text;
+  return from.endsWith('…') && from.length > 1 ? from.replace(/[^\s"'<>&;,]*…$/, '…') : from;
+};
 /** Secrets shorter than this would replace innocent text all over a page. */
 const MIN_ECHO = 8;
 
@@ -44,13 +50,26 @@ export const createRedactor = (list: readonly string[], key: Uint8Array): Redact
     }),
   );
   const secrets = new Set<string>();
+  /** Also the short ones: a value that is nothing but a secret is one wherever it stands. */
+  const whole = new Set<string>();
+  /** Member names that the list's JSONPaths end in: forms, parts and markup know no paths, their fields are named alike. */
+  const members = new Set(
+    list.flatMap((item) => {
+      const parsed = item.startsWith('$') ? parsePattern(item) : undefined;
+      const last = parsed?.ok ? parsed.segments.at(-1) : undefined;
+      return last?.kind === 'key' ? [last.key.toLowerCase()] : [];
+    }),
+  );
+  const fieldNames = new Set([...members, ...queryNames]);
 
   const mark = (secret: string): string => {
     if (secret.length >= MIN_ECHO) secrets.add(secret);
+    if (secret !== '') whole.add(secret);
     return `[redacted:${createHmac('sha256', key).update(secret).digest('hex').slice(0, 16)}]`;
   };
   const scrub = (text: string): string => {
-    let out = text.replace(JWT, mark);
+    if (whole.has(text)) return mark(text);
+    let out = withoutTornEnds(text).replace(JWT, mark);
     for (const secret of secrets) out = out.replaceAll(secret, () => mark(secret));
     return out;
   };
@@ -83,7 +102,7 @@ export const createRedactor = (list: readonly string[], key: Uint8Array): Redact
     return name === 'cookie' ? cookieHeader(value) : value;
   };
 
-  const parameters = (query: string): string =>
+  const parameters = (query: string, names: ReadonlySet<string> = queryNames): string =>
     query
       .split('&')
       .map((pair) => {
@@ -94,7 +113,7 @@ export const createRedactor = (list: readonly string[], key: Uint8Array): Redact
         } catch {
           // A broken escape: the name is compared as it was sent.
         }
-        return at >= 0 && queryNames.has(name.toLowerCase()) ? `${pair.slice(0, at)}=${mark(pair.slice(at + 1))}` : pair;
+        return at >= 0 && names.has(name.replaceAll('+', ' ').toLowerCase()) ? `${pair.slice(0, at)}=${mark(pair.slice(at + 1))}` : pair;
       })
       .join('&');
 
@@ -109,7 +128,9 @@ export const createRedactor = (list: readonly string[], key: Uint8Array): Redact
       ([name, value]) =>
         [
           name,
-          /^(?:content-)?location$|^referer$|^link$/i.test(name) ? scrub(value.replace(/(?<=\?)[^\s>#"]*/g, parameters)) : scrub(value),
+          /^(?:content-)?location$|^referer$|^link$/i.test(name)
+            ? scrub(value.replace(/(?<=\?)[^\s>#"]*/g, (query) => parameters(query)))
+            : scrub(value),
         ] as const,
     );
   };
@@ -124,6 +145,76 @@ export const createRedactor = (list: readonly string[], key: Uint8Array): Redact
         value.values.map((member, i) => redactJson(member, descend(cursor, value.keys[i]!))),
       );
     return Array.isArray(value) ? value.map((item, i) => redactJson(item, descend(cursor, i))) : value;
+  };
+
+  /** One JSON text, or null: named places cannot be found in a broken one, so none of it is kept. */
+  const jsonText = (text: string): string | null => {
+    const parsed = parseJson(text);
+    return parsed.ok ? spelled(redactJson(parsed.value, start)) : null;
+  };
+
+  /** Elements, attributes and form fields with a listed name: `<password>…</password>`, `password="…"`, `<input name="password" value="…">`. */
+  const markup = (text: string): string => {
+    if (members.size === 0) return scrub(text);
+    const name = `(?:[\\w.-]+:)?(?:${[...members].map((member) => member.replace(/[^\w-]/g, '\\$&')).join('|')})`;
+    const value = `"[^"]*"|'[^']*'|[^\\s>"']+`;
+    const marked = (found: string): string => {
+      const quote = /^["']/.test(found) ? found.charAt(0) : '';
+      return `${quote}${mark(quote === '' ? found : found.slice(1, -1))}${quote}`;
+    };
+    return scrub(
+      text
+        .replace(new RegExp(`(<(${name})(?:\\s[^>]*)?>)([\\s\\S]*?)(?=</\\2\\s*>)`, 'gi'), (_, open: string, _name, inner: string) => {
+          // Known by itself as well: a difference shows the text without its tags.
+          for (const part of inner.replace(/<!\[CDATA\[|\]\]>/g, '\u0000').split(/<[^>]*>|\u0000/)) mark(part.trim());
+          return `${open}${inner.trim() === '' ? inner : mark(inner)}`;
+        })
+        .replace(new RegExp(`([\\s<]${name}\\s*=\\s*)(${value})`, 'gi'), (_, head: string, found: string) => `${head}${marked(found)}`)
+        .replace(/<input\s[^>]*>/gi, (tag) =>
+          new RegExp(`\\s(?:name|id)\\s*=\\s*["']?${name}["'\\s/>]|\\stype\\s*=\\s*["']?password`, 'i').test(tag)
+            ? tag.replace(new RegExp(`(\\svalue\\s*=\\s*)(${value})`, 'i'), (_, head: string, found: string) => `${head}${marked(found)}`)
+            : tag,
+        ),
+    );
+  };
+
+  /** Parts one after the other, each with its headers; null when the body is no multipart. */
+  const multipartText = (boundary: string, body: Uint8Array, depth: number): string | null => {
+    const parts = splitMultipart(body, boundary);
+    return (
+      parts
+        ?.map((part) => {
+          const field = /;\s*name="?([^";]*)/i.exec(part.headers.find(([name]) => name === 'content-disposition')?.[1] ?? '')?.[1] ?? '';
+          const media = readMediaType(part.headers.find(([name]) => name === 'content-type')?.[1] ?? 'text/plain');
+          const secret = fieldNames.has(field.toLowerCase());
+          const text = secret ? mark(decodeText(part.body, media?.charset ?? null).text) : bodyText(media, part.body, depth + 1);
+          const head = headers(part.headers).map(([name, value]) => `${name}: ${value}`);
+          return [...head, '', text ?? `(${part.body.length} bytes)`].join('\n');
+        })
+        .join('\n--\n') ?? null
+    );
+  };
+
+  const bodyText = (media: MediaType | null, body: Uint8Array, depth: number): string | null => {
+    const kind = classOf(media, body);
+    if (kind === 'binary') return null;
+    if (kind === 'multipart') return depth > 2 ? null : multipartText(media?.boundary ?? '', body, depth);
+    const { text } = decodeText(body, charsetOf(media, kind, body));
+    switch (kind) {
+      case 'json':
+        return jsonText(text);
+      case 'ndjson': {
+        const lines = text.split('\n').map((line) => (line.trim() === '' ? line : jsonText(line.replace(/^\u001e/, ''))));
+        return lines.includes(null) ? null : lines.join('\n');
+      }
+      case 'form':
+        return scrub(parameters(text, fieldNames));
+      case 'html':
+      case 'xml':
+        return markup(text);
+      case 'text':
+        return jsonText(text) ?? scrub(text);
+    }
   };
 
   const answer: Redactor['answer'] = (observation, maxBytes) => {
@@ -142,15 +233,7 @@ export const createRedactor = (list: readonly string[], key: Uint8Array): Redact
       };
     };
     if (body === null || observation.encodingFault !== undefined) return kept(null);
-    const media = mediaTypeOf(observation);
-    const kind = classOf(media, body);
-    if (kind === 'binary') return kept(null);
-    const { text } = decodeText(body, media?.charset ?? null);
-    if (media?.type === 'application/x-www-form-urlencoded') return kept(scrub(parameters(text)));
-    const parsed = parseJson(text);
-    if (parsed.ok) return kept(JSON.stringify(printable(redactJson(parsed.value, start))));
-    // Named places cannot be found in broken JSON, so none of it is kept.
-    return kept(kind === 'json' ? null : scrub(text));
+    return kept(bodyText(mediaTypeOf(observation), body, 0));
   };
 
   /** A cursor for a difference's path, or `true` when the path itself is named or lies below a named place. */

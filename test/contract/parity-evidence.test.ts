@@ -5,6 +5,7 @@ import { compareObservations } from '../../gateway/core/parity/compare.ts';
 import type { Observation } from '../../gateway/core/parity/observation.ts';
 import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { up } from '../../gateway/migrations/020-parity.ts';
+import { up as upNoise } from '../../gateway/migrations/040-parity-noise.ts';
 import { createMemoryEvidenceStore } from '../../gateway/parity/evidence.fake.ts';
 import { createEvidence, type Evidence, type EvidenceStore, EXEMPLARS, type JudgedPair } from '../../gateway/parity/evidence.ts';
 import { createEvidenceStore } from '../../gateway/parity/evidence-store.ts';
@@ -45,6 +46,7 @@ beforeAll(async () => {
   db = knex({ client: 'pg', connection: database.url, pool: { min: 0, max: 4 } });
   await db.raw('create schema banyan');
   await up(db);
+  await upNoise(db);
 });
 afterAll(async () => {
   await db.destroy();
@@ -90,6 +92,7 @@ describe.each(stores)('evidence %s', (_name, makeStore) => {
         sprt: { state: 'continue', llr: 0 },
         byRoute: [],
         byField: [],
+        noisy: [],
       });
     }));
 
@@ -136,6 +139,28 @@ describe.each(stores)('evidence %s', (_name, makeStore) => {
         { route: '/api/orders/:id', field: '$.at', kind: 'value', rule: 'ignore $.at: clock', count: 2 },
         { route: '/api/orders/:id', field: '$.items[*].n', kind: 'value', rule: null, count: 2 },
       ]);
+    }));
+
+  it('learns noise from triples: what legacy does to itself is none of extracted, what only extracted does is an alarm', () =>
+    using(async (evidence, context) => {
+      const differ = (path: string) => [{ path, kind: 'value', legacy: 1, extracted: 2 } as const];
+      const triple = (volatile: readonly string[], extracted: readonly string[]): JudgedPair =>
+        judged(context, '1', '1', {
+          probe: { volatile: volatile.flatMap(differ), differences: extracted.flatMap(differ) },
+        });
+      for (let i = 0; i < 10; i++) {
+        for (let n = 0; n < 4; n++) evidence.note(triple(['$.id', '$.order'], ['$.id', ...(n % 2 ? ['$.order'] : [])]));
+        for (let n = 0; n < 2; n++) evidence.note(triple(['$.id'], ['$.id', '$.order', '$.total']));
+        await evidence.flush();
+      }
+      const { noisy, byRoute } = await evidence.parityReport(context);
+      expect(byRoute[0]!.compared).toBe(60);
+      expect(noisy.map(({ field, onlyExtracted, onlyLegacy, both, alarm }) => [field, onlyExtracted, onlyLegacy, both, alarm])).toEqual([
+        ['$.total', 20, 0, 0, true],
+        ['$.id', 0, 0, 60, false],
+        ['$.order', 20, 20, 20, false],
+      ]);
+      expect(noisy[0]!.p).toBeLessThan(1e-3);
     }));
 
   it('shows a pair in full, redacted, with raw number tokens', () =>
@@ -202,6 +227,7 @@ describe.each(stores)('evidence %s', (_name, makeStore) => {
         since: '2026-07-01T00:00:00.000Z',
         compared: 0,
         byField: [],
+        noisy: [],
         byRoute: [],
       });
       expect(await evidence.parityReport(`${context}-other`)).toMatchObject({ compared: 1 });

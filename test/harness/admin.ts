@@ -68,6 +68,7 @@ export const report = (more: Partial<ParityView> = {}): ParityView => ({
   sprt: { state: 'continue', llr: -1.2 },
   byRoute: [],
   byField: [{ route: '/api/orders/**', field: '$.total', kind: 'value', rule: null, count: 1 }],
+  noisy: [],
   ...more,
 });
 

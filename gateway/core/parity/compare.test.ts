@@ -243,7 +243,7 @@ describe('other bodies', () => {
       {
         differences: [
           { path: 'header:content-type', kind: 'header' },
-          { path: '$', kind: 'type', legacy: 'json', extracted: 'text' },
+          { path: '$', kind: 'type', legacy: 'json', extracted: 'html' },
         ],
       },
     ],

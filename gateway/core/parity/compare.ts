@@ -1,7 +1,8 @@
 import { diffHeaders } from './diff-headers.ts';
 import { diffJson } from './diff-json.ts';
-import { parseJson, printable } from './json.ts';
-import { classOf, decodeText, type MediaClass, mediaTypeOf } from './media.ts';
+import { type DocumentClass, parseDocument, parseMultipart } from './documents.ts';
+import { type JsonValue, type ParseResult, parseJson, printable } from './json.ts';
+import { charsetOf, classOf, decodeText, type MediaType, mediaTypeOf } from './media.ts';
 import type { Difference, Noise, Observation, Verdict } from './observation.ts';
 import { pathText } from './path.ts';
 import type { CompiledRules } from './rules.ts';
@@ -17,7 +18,15 @@ const NOTHING: BodyResult = { found: [] };
 
 const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => {
   if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  let at = 0;
+  if (a.byteOffset % 4 === 0 && b.byteOffset % 4 === 0) {
+    // Four bytes at a time, where they are aligned.
+    const words = a.length >> 2;
+    const [left, right] = [new Uint32Array(a.buffer, a.byteOffset, words), new Uint32Array(b.buffer, b.byteOffset, words)];
+    for (let i = 0; i < words; i++) if (left[i] !== right[i]) return false;
+    at = words * 4;
+  }
+  for (; at < a.length; at++) if (a[at] !== b[at]) return false;
   return true;
 };
 
@@ -84,61 +93,83 @@ const diffBodies = (legacy: Observation, extracted: Observation, equalBytes: boo
   if (a.length === 0 || b.length === 0) {
     if (a.length === b.length) return NOTHING;
     const side = a.length === 0 ? extracted : legacy;
-    const value = preview(side.body ?? EMPTY, classOf(mediaTypeOf(side), side.body ?? EMPTY), mediaTypeOf(side)?.charset ?? null);
+    const value = preview(side.body ?? EMPTY, mediaTypeOf(side));
     return whole(a.length === 0 ? { kind: 'extra', extracted: value } : { kind: 'missing', legacy: value });
   }
   const [aMedia, bMedia] = [mediaTypeOf(legacy), mediaTypeOf(extracted)];
   // A side that names no type is read as the other one's: the missing header is a difference of its own.
-  const aClass = classOf(aMedia ?? bMedia, a);
-  const bClass = classOf(bMedia ?? aMedia, b);
-  if (aClass !== bClass) return equalBytes ? NOTHING : whole({ kind: 'type', legacy: aClass, extracted: bClass });
-  if (aClass === 'binary') return equalBytes ? NOTHING : whole(binaryDifference(a, b));
-  if (aClass === 'text' && equalBytes) return NOTHING;
+  const [ours, theirs] = [aMedia ?? bMedia, bMedia ?? aMedia];
+  const [kind, otherKind] = [classOf(ours, a), classOf(theirs, b)];
+  if (kind !== otherKind) return equalBytes ? NOTHING : whole({ kind: 'type', legacy: kind, extracted: otherKind });
+  // Only of JSON somebody wants to know that it is broken on both sides.
+  if (equalBytes && kind !== 'json' && kind !== 'ndjson') return NOTHING;
+  if (kind === 'binary') return whole(binaryDifference(a, b));
+  if (kind === 'multipart') {
+    const parts = [parseMultipart(ours?.boundary ?? '', a), parseMultipart(theirs?.boundary ?? '', b)] as const;
+    return parts.every(({ ok }) => ok)
+      ? diffDocuments(parts[0], parts[1], rules, LONG_VALUES)
+      : whole({ kind: 'unparsable', ...brokenParts(parts, a, b) });
+  }
 
-  const [left, right] = [decodeText(a, aMedia?.charset ?? null), decodeText(b, bMedia?.charset ?? null)];
+  const [left, right] = [decodeText(a, charsetOf(ours, kind, a)), decodeText(b, charsetOf(theirs, kind, b))];
   if (left.bom !== right.bom || left.valid !== right.valid || (!left.valid && !equalBytes)) {
     const name = ({ bom, valid }: typeof left): string => `${valid ? 'valid' : 'invalid'} text${bom ? ' with a byte order mark' : ''}`;
     return whole({ kind: 'encoding', legacy: name(left), extracted: name(right) });
   }
-  if (aClass === 'text') return left.text === right.text ? NOTHING : whole({ kind: 'value', ...textPair(left.text, right.text) });
-  return diffDocuments(left.text, right.text, equalBytes, rules, whole);
+  if (kind === 'text') return left.text === right.text ? NOTHING : whole({ kind: 'value', ...textPair(left.text, right.text) });
+  return diffTexts(kind, left.text, right.text, equalBytes, rules, whole);
 };
 
-const diffDocuments = (
+const brokenParts = (parts: readonly ParseResult[], a: Uint8Array, b: Uint8Array): { legacy: string; extracted: string } => {
+  const shown = (part: ParseResult | undefined, body: Uint8Array): string => (part?.ok ? 'parses' : `${part?.why} (${body.length} bytes)`);
+  return { legacy: shown(parts[0], a), extracted: shown(parts[1], b) };
+};
+
+const diffTexts = (
+  kind: DocumentClass,
   left: string,
   right: string,
   equalBytes: boolean,
   rules: CompiledRules,
   whole: (difference: Omit<Difference, 'path'>) => BodyResult,
 ): BodyResult => {
-  const ours = parseJson(left);
-  const theirs = equalBytes ? ours : parseJson(right);
+  const ours = parseDocument(kind, left);
+  const theirs = equalBytes ? ours : parseDocument(kind, right);
   if (!ours.ok || !theirs.ok) {
     if (ours.ok === theirs.ok && left === right)
       return { found: [], note: `unparsable on both sides (${ours.ok ? '' : ours.why}), bytes are equal` };
     return whole({ kind: 'unparsable', ...textPair(left, right) });
   }
-  if (equalBytes) return NOTHING;
+  return equalBytes ? NOTHING : diffDocuments(ours, theirs, rules, kind === 'json' || kind === 'ndjson' ? printable : LONG_VALUES);
+};
+
+/** Text inside markup and parts may be a whole page or file; JSON values are shown as they are. */
+const LONG_VALUES = (value: JsonValue): unknown => (typeof value === 'string' ? excerpt(value, 0) : printable(value));
+
+const diffDocuments = (ours: ParseResult, theirs: ParseResult, rules: CompiledRules, show: (value: JsonValue) => unknown): BodyResult => {
+  if (!ours.ok || !theirs.ok) return NOTHING;
   const found: Found[] = [];
   const count = { real: 0, excused: 0 };
   diffJson(ours.value, theirs.value, rules.body, (path, kind, a, b, rule) => {
     // Two caps, so that noise never crowds out a difference.
     if (count[rule === undefined ? 'real' : 'excused']++ >= MAX_DIFFERENCES) return;
+    const texts = show === LONG_VALUES && typeof a === 'string' && typeof b === 'string' ? textPair(a, b) : undefined;
     found.push({
       path: pathText(path),
       kind,
-      ...(a === undefined ? {} : { legacy: printable(a) }),
-      ...(b === undefined ? {} : { extracted: printable(b) }),
+      ...(a === undefined ? {} : { legacy: texts?.legacy ?? show(a) }),
+      ...(b === undefined ? {} : { extracted: texts?.extracted ?? show(b) }),
       rule,
     });
   });
   return { found };
 };
 
-const preview = (body: Uint8Array, media: MediaClass, charset: string | null): unknown => {
-  if (media === 'binary') return `${body.length} bytes`;
-  const { text } = decodeText(body, charset);
-  const parsed = media === 'json' ? parseJson(text) : undefined;
+const preview = (body: Uint8Array, media: MediaType | null): unknown => {
+  const kind = classOf(media, body);
+  if (kind === 'binary' || kind === 'multipart') return `${body.length} bytes`;
+  const { text } = decodeText(body, charsetOf(media, kind, body));
+  const parsed = kind === 'json' ? parseJson(text) : undefined;
   return parsed?.ok ? printable(parsed.value) : excerpt(text, 0);
 };
 

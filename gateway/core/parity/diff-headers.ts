@@ -30,13 +30,18 @@ const CLOCK_SLACK_MS = 2_000;
 
 type Side = { readonly observation: Observation; readonly dateMs: number | null };
 
-const sideOf = (observation: Observation): Side => {
-  const at = Date.parse(headerValues(observation, 'date')[0] ?? '');
-  return { observation, dateMs: Number.isNaN(at) ? null : at };
-};
+/** `dateMs` is looked up when something asks for it, which is rare. */
+const sideOf = (observation: Observation): Side => ({
+  observation,
+  get dateMs() {
+    const at = Date.parse(headerValues(observation, 'date')[0] ?? '');
+    return Number.isNaN(at) ? null : at;
+  },
+});
 
 /** Splits at commas outside quotes and angle brackets. */
 const splitList = (value: string): string[] => {
+  if (value === '') return [];
   const items: string[] = [];
   let [item, quotes, angle] = ['', false, false];
   for (let i = 0; i < value.length; i++) {
@@ -179,10 +184,6 @@ const show = (values: readonly string[]): string | readonly string[] => (values.
 /** Every header that differs in meaning. `sameBytes`: are the decoded bodies byte for byte equal? */
 export const diffHeaders = (legacy: Observation, extracted: Observation, sameBytes: boolean): Difference[] => {
   const sides = [sideOf(legacy), sideOf(extracted)] as const;
-  // Headers that an answer names in Connection belong to that hop alone.
-  const hop = new Set(
-    sides.flatMap(({ observation }) => splitList(headerValues(observation, 'connection').join(',')).map((name) => name.toLowerCase())),
-  );
   const grouped = ({ observation }: Side): Map<string, string[]> => {
     const groups = new Map<string, string[]>();
     for (const [name, value] of observation.headers) {
@@ -194,6 +195,10 @@ export const diffHeaders = (legacy: Observation, extracted: Observation, sameByt
     return groups;
   };
   const [ours, theirs] = [grouped(sides[0]), grouped(sides[1])];
+  // Headers that an answer names in Connection belong to that hop alone.
+  const hop = new Set(
+    [ours, theirs].flatMap((groups) => splitList((groups.get('connection') ?? []).join(',')).map((name) => name.toLowerCase())),
+  );
   const out: Difference[] = [];
   for (const name of new Set([...ours.keys(), ...theirs.keys()])) {
     if (NEVER.has(name) || hop.has(name)) continue;

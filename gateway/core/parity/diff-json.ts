@@ -3,6 +3,7 @@ import { sameNumber, withinTolerance } from './decimal.ts';
 import { keptPairs } from './edit-script.ts';
 import { createIdentify, equal, type Identify, ruleOf } from './fingerprint.ts';
 import { JsonNumber, JsonObject, type JsonValue, typeOfJson } from './json.ts';
+import { placesOf, sameKeys } from './member-order.ts';
 import { type Cursor, descend, type Path } from './path.ts';
 import type { BodyRule } from './rules.ts';
 
@@ -49,11 +50,9 @@ const walk = (a: JsonValue, b: JsonValue, place: Place, sink: Sink): void => {
   else sink(place.path, typeOfJson(a) === typeOfJson(b) ? 'value' : 'type', a, b, place.excuse);
 };
 
-const sameKeys = (a: readonly string[], b: readonly string[]): boolean => {
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
-};
+/** Without a look at rules or below: the same token or text. Most members are, and need no place of their own. */
+const plainlySame = (a: JsonValue, b: JsonValue): boolean =>
+  a === b || (a instanceof JsonNumber && b instanceof JsonNumber && a.raw === b.raw);
 
 const grouped = (object: JsonObject): Map<string, JsonValue[]> => {
   const groups = new Map<string, JsonValue[]>();
@@ -70,7 +69,15 @@ const oneOrAll = (values: readonly JsonValue[]): JsonValue => (values.length ===
 const walkObjects = (a: JsonObject, b: JsonObject, place: Place, sink: Sink): void => {
   if (sameKeys(a.keys, b.keys)) {
     for (let i = 0; i < a.keys.length; i++)
-      if (a.values[i] !== b.values[i]) walk(a.values[i]!, b.values[i]!, below(place, a.keys[i]!), sink);
+      if (!plainlySame(a.values[i]!, b.values[i]!)) walk(a.values[i]!, b.values[i]!, below(place, a.keys[i]!), sink);
+    return;
+  }
+  const places = placesOf(a, b);
+  if (places !== null) {
+    for (let i = 0; i < places.length; i++) {
+      const [value, other] = [a.values[i]!, b.values[places[i]!]!];
+      if (!plainlySame(value, other)) walk(value, other, below(place, a.keys[i]!), sink);
+    }
     return;
   }
   const [ours, theirs] = [grouped(a), grouped(b)];
@@ -111,7 +118,7 @@ const DEEP = 32;
 /** In order, with a minimal edit: an element put in at the head of a thousand is one `extra`, not a thousand values. */
 const walkOrdered = (a: readonly JsonValue[], b: readonly JsonValue[], place: Place, sink: Sink): void => {
   const alike = (x: number, y: number): boolean => {
-    const { cursor } = below(place, x);
+    const cursor = descend(place.cursor, x);
     return place.depth > DEEP
       ? place.identify(a[x]!, cursor) === place.identify(b[y]!, cursor)
       : equal(a[x]!, b[y]!, cursor, place.identify);

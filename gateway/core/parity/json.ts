@@ -32,7 +32,7 @@ export const typeOfJson = (value: JsonValue): JsonType => {
 };
 
 /** Deeper documents are `unparsable`: every walk over the model recurses once per level, and must fit the stack. */
-const MAX_DEPTH = 500;
+export const MAX_DEPTH = 500;
 
 export type ParseResult =
   | { readonly ok: true; readonly value: JsonValue }
@@ -52,11 +52,16 @@ const HEX4 = /^[0-9a-fA-F]{4}$/;
 /** Parses strict JSON. Never throws: NaN, Infinity, trailing commas, comments, a BOM, depth over `maxDepth` come back as `ok: false` with the offset. */
 export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResult => {
   let at = 0;
-  const number = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
+  /** The keys of the object last read at each depth. */
+  const keysAt: string[][] = [];
 
+  // Loops run on a variable of their own and set `at` once: a fifth less time than moving the shared one along.
   const space = (): number => {
-    let code = text.charCodeAt(at);
-    while (code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09) code = text.charCodeAt(++at);
+    let i = at;
+    let code = text.charCodeAt(i);
+    if (code > 0x20) return code;
+    while (code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09) code = text.charCodeAt(++i);
+    at = i;
     return code;
   };
 
@@ -74,21 +79,56 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
   };
 
   const string = (): string => {
-    let start = ++at;
-    let out = '';
+    const start = at + 1;
+    let i = start;
+    let code = text.charCodeAt(i);
+    // Most characters are small letters, which one look tells.
+    while (code > 0x5c || (code >= 0x20 && code !== 0x22 && code !== 0x5c)) code = text.charCodeAt(++i);
+    at = i + 1;
+    return code === 0x22 ? text.slice(start, i) : stringWithEscapes(start, i);
+  };
+
+  /** The rest of a string that is plain up to `i`, where it has an escape or a fault. */
+  const stringWithEscapes = (start: number, stop: number): string => {
+    let [from, i, out] = [start, stop, ''];
     for (;;) {
-      const code = text.charCodeAt(at);
+      const code = text.charCodeAt(i);
       if (code === 0x22) {
-        const tail = text.slice(start, at++);
-        return out === '' ? tail : out + tail;
+        at = i + 1;
+        return out + text.slice(from, i);
       }
       if (code === 0x5c) {
-        out += text.slice(start, at++);
+        out += text.slice(from, i);
+        at = i + 1;
         out += escaped();
-        start = at;
-      } else if (code >= 0x20) at++;
-      else throw new Fault(at, Number.isNaN(code) ? 'string without an end' : 'control character in a string');
+        from = i = at;
+      } else if (code >= 0x20) i++;
+      else throw new Fault(i, Number.isNaN(code) ? 'string without an end' : 'control character in a string');
     }
+  };
+
+  /** The end of one or more digits that begin at `from`. */
+  const digitsEnd = (from: number): number => {
+    let i = from;
+    let code = text.charCodeAt(i);
+    while (code >= 0x30 && code <= 0x39) code = text.charCodeAt(++i);
+    if (i === from) throw new Fault(i, Number.isNaN(code) ? 'unexpected end' : 'unexpected character');
+    return i;
+  };
+
+  // By hand: a sticky expression took a fifth of all parsing.
+  const number = (): JsonNumber => {
+    const from = at;
+    let i = text.charCodeAt(from) === 0x2d ? from + 1 : from;
+    i = text.charCodeAt(i) === 0x30 ? i + 1 : digitsEnd(i);
+    if (text.charCodeAt(i) === 0x2e) i = digitsEnd(i + 1);
+    const code = text.charCodeAt(i);
+    if (code === 0x65 || code === 0x45) {
+      const sign = text.charCodeAt(i + 1);
+      i = digitsEnd(sign === 0x2b || sign === 0x2d ? i + 2 : i + 1);
+    }
+    at = i;
+    return new JsonNumber(text.slice(from, i));
   };
 
   const word = (expected: string): void => {
@@ -96,23 +136,45 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
     at += expected.length;
   };
 
+  /** Reads past `key` when it stands here, between its quotes and without escapes. */
+  const passes = (key: string): boolean => {
+    const end = at + 1 + key.length;
+    if (text.charCodeAt(end) !== 0x22) return false;
+    for (let i = key.length - 1; i >= 0; i--) {
+      const code = key.charCodeAt(i);
+      if (code !== text.charCodeAt(at + 1 + i) || code === 0x5c || code < 0x20 || code === 0x22) return false;
+    }
+    at = end + 1;
+    return true;
+  };
+
   const object = (depth: number): JsonObject => {
-    const keys: string[] = [];
     const values: JsonValue[] = [];
     at++;
     if (space() === 0x7d) {
       at++;
-      return new JsonObject(keys, values);
+      return new JsonObject([], values);
     }
+    // Elements of a list mostly have the keys of the one before them: as long as that holds nothing is copied.
+    const before = keysAt[depth] ?? [];
+    let keys: string[] | null = null;
     for (;;) {
       if (space() !== 0x22) throw new Fault(at, 'expected a member name');
-      keys.push(string());
+      if (keys === null) {
+        const expected = before[values.length];
+        if (expected === undefined || !passes(expected)) keys = before.slice(0, values.length);
+      }
+      keys?.push(string());
       if (space() !== 0x3a) throw new Fault(at, "expected ':'");
       at++;
       values.push(value(depth));
       const next = space();
       at++;
-      if (next === 0x7d) return new JsonObject(keys, values);
+      if (next === 0x7d) {
+        if (keys === null && values.length < before.length) keys = before.slice(0, values.length);
+        if (keys !== null) keysAt[depth] = keys;
+        return new JsonObject(keys ?? before, values);
+      }
       if (next !== 0x2c) throw new Fault(at - 1, "expected ',' or '}'");
     }
   };
@@ -153,13 +215,8 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
       case 0x6e:
         word('null');
         return null;
-      default: {
-        number.lastIndex = at;
-        const token = number.exec(text)?.[0];
-        if (token === undefined) throw new Fault(at, Number.isNaN(code) ? 'unexpected end' : 'unexpected character');
-        at += token.length;
-        return new JsonNumber(token);
-      }
+      default:
+        return number();
     }
   };
 
@@ -196,4 +253,11 @@ export const printable = (value: JsonValue): unknown => {
     return out;
   }
   return Array.isArray(value) ? value.map(printable) : value;
+};
+
+/** A model value as JSON text: number tokens, member order and repeats of a key stay as they were. */
+export const spelled = (value: JsonValue): string => {
+  if (value instanceof JsonNumber) return value.raw;
+  if (value instanceof JsonObject) return `{${value.keys.map((key, i) => `${JSON.stringify(key)}:${spelled(value.values[i]!)}`).join()}}`;
+  return Array.isArray(value) ? `[${value.map(spelled).join()}]` : JSON.stringify(value);
 };

@@ -1,35 +1,61 @@
 import { headerValues, type Observation } from './observation.ts';
 
-/** How a body is compared. Anything that is neither JSON nor text is compared byte by byte. */
-export type MediaClass = 'json' | 'text' | 'binary';
+/** How a body is compared. Anything that has no structure is compared as text or byte by byte. */
+export type MediaClass = 'json' | 'ndjson' | 'html' | 'xml' | 'form' | 'multipart' | 'text' | 'binary';
 
-/** A `Content-Type` taken apart: type in lower case, charset in lower case or null. */
-export type MediaType = { readonly type: string; readonly charset: string | null };
+/** A `Content-Type` taken apart: type in lower case, charset in lower case or null, boundary as sent or null. */
+export type MediaType = { readonly type: string; readonly charset: string | null; readonly boundary: string | null };
 
-/** Reads `Content-Type` (RFC 9110, 8.3.1); null when absent or empty. */
-export const mediaTypeOf = (observation: Pick<Observation, 'headers'>): MediaType | null => {
-  const value = headerValues(observation, 'content-type').at(-1)?.trim();
-  if (!value) return null;
+/** Reads a `Content-Type` value (RFC 9110, 8.3.1); null when empty. */
+export const readMediaType = (value: string): MediaType | null => {
   const type = (value.split(';', 1)[0] ?? '').trim().toLowerCase();
+  if (value.trim() === '') return null;
   const charset = /;\s*charset\s*=\s*"?([^";\s]+)/i.exec(value)?.[1]?.toLowerCase() ?? null;
-  return { type, charset };
+  const [, quoted, plain] = /;\s*boundary\s*=\s*(?:"([^"]*)"|([^";\s]+))/i.exec(value) ?? [];
+  return { type, charset, boundary: quoted ?? plain ?? null };
 };
 
-const TEXT =
-  /^(?:text\/.*|application\/(?:xml|javascript|ecmascript|x-www-form-urlencoded|graphql|yaml|toml|x-ndjson|jsonl)|.*\+(?:xml|yaml))$/;
+/** The media type of an observation; null when absent or empty. */
+export const mediaTypeOf = (observation: Pick<Observation, 'headers'>): MediaType | null =>
+  readMediaType(headerValues(observation, 'content-type').at(-1) ?? '');
+
+const CLASSES: readonly (readonly [MediaClass, RegExp])[] = [
+  ['ndjson', /^application\/(?:x-)?(?:ndjson|jsonlines?|jsonl|json-seq|stream\+json)$/],
+  ['json', /^(?:application|text)\/json$|\+json$/],
+  ['html', /^text\/html$/],
+  ['xml', /^(?:application|text)\/xml$|^application\/xhtml\+xml$|\+xml$/],
+  ['form', /^application\/x-www-form-urlencoded$/],
+  ['multipart', /^multipart\//],
+  ['text', /^text\/|^application\/(?:javascript|ecmascript|x-javascript|graphql|yaml|x-yaml|toml|sql)$|\+yaml$/],
+];
 
 /** The class that a media type names; `sniff` decides when it names none. */
 export const classOf = (media: MediaType | null, body: Uint8Array): MediaClass => {
-  if (media === null) return sniff(body);
-  if (media.type === 'application/json' || media.type === 'text/json' || media.type.endsWith('+json')) return 'json';
-  return TEXT.test(media.type) ? 'text' : 'binary';
+  if (media === null || media.type === '') return sniff(body);
+  return CLASSES.find(([, pattern]) => pattern.test(media.type))?.[0] ?? 'binary';
 };
 
-/** Without a type: a leading `{` or `[` is JSON, a NUL byte makes it binary, all else is text. */
+/** Without a type: a leading `{` or `[` is JSON, `<?xml` is XML, a NUL byte makes it binary, all else is text. */
 const sniff = (body: Uint8Array): MediaClass => {
-  const first = body.find((byte) => byte > 0x20);
+  const from = body.findIndex((byte) => byte > 0x20);
+  const first = body[from];
   if (first === 0x7b || first === 0x5b) return 'json';
+  if (['<', '?', 'x', 'm', 'l'].every((c, i) => body[from + i] === c.charCodeAt(0))) return 'xml';
   return body.subarray(0, 1024).includes(0) ? 'binary' : 'text';
+};
+
+const DECLARED: Partial<Record<MediaClass, RegExp>> = {
+  xml: /^<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']/,
+  html: /<meta\s[^>]{0,200}?charset\s*=\s*["']?([A-Za-z0-9._-]{1,40})/i,
+};
+
+/** A byte order mark says more than any header, a header more than the document itself (HTML, 13.2.3.2; RFC 7303, 3). Null = UTF-8. */
+export const charsetOf = (media: MediaType | null, kind: MediaClass, body: Uint8Array): string | null => {
+  if (body[0] === 0xff && body[1] === 0xfe) return 'utf-16le';
+  if (body[0] === 0xfe && body[1] === 0xff) return 'utf-16be';
+  if (media?.charset) return media.charset;
+  const pattern = DECLARED[kind];
+  return pattern?.exec(String.fromCharCode(...body.subarray(0, 1024)))?.[1]?.toLowerCase() ?? null;
 };
 
 export type Decoded = { readonly text: string; readonly bom: boolean; readonly valid: boolean };

@@ -3,7 +3,7 @@ import { fieldOf } from './path.ts';
 import { shapeOf } from './shape.ts';
 
 /** The name under which noise that legacy shows against itself is counted. */
-const PROBE_RULE = 'probe';
+export const PROBE_RULE = 'probe';
 
 /** What a field family and a kind of difference are counted under. */
 export const fieldKey = ({ path, kind }: Pick<Difference, 'path' | 'kind'>): string => `${fieldOf(path)} ${kind}`;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { sprt, wilson } from './stats.ts';
+import { mannWhitney, sprt, wilson } from './stats.ts';
 
 describe('sprt', () => {
   it('promotes a clean run at the 3,033rd match, not before', () => {
@@ -29,5 +29,17 @@ describe('wilson', () => {
     const [lo, hi] = wilson(successes, total);
     expect(lo).toBeCloseTo(low, 4);
     expect(hi).toBeCloseTo(high, 4);
+  });
+});
+
+describe('Mann-Whitney', () => {
+  const range = (from: number, n: number): number[] => Array.from({ length: n }, (_, i) => from + i);
+  it('tells a shift from none, and says nothing about a handful', () => {
+    expect(mannWhitney(range(0, 100), range(0, 100))).toEqual({ larger: 0.5, p: 1 });
+    const shifted = mannWhitney(range(0, 100), range(30, 100))!;
+    expect(shifted.larger).toBeCloseTo(0.755, 3);
+    expect(shifted.p).toBeLessThan(1e-8);
+    expect(mannWhitney([1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1])).toEqual({ larger: 0.5, p: 1 });
+    expect(mannWhitney([1, 2], range(0, 100))).toBeNull();
   });
 });
