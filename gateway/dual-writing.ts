@@ -174,6 +174,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     ask,
     wakeRelay,
     log,
+    staleMs: config.flags.maxStale,
   });
   const recovery =
     relayElsewhere === null

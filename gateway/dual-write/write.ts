@@ -42,6 +42,8 @@ export type DualWriteDeps = {
   /** New facts are in the outbox. */
   readonly wakeRelay: () => void;
   readonly log: Log;
+  /** A commit that took longer is not followed by a send: others may have taken this process for dead. Default 5,000 ms. */
+  readonly staleMs?: number;
   /** Commands that may wait for others in this process. Default 1,000. */
   readonly maxWaiting?: number;
   /** After so many ms without a terminal commit the client is answered anyway. Default 1,000. */
@@ -134,6 +136,22 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
     return { kind: 'send', id, key, fence, resent };
   };
 
+  /**
+   * Between the commit and the first byte a process may have stood still, for longer than its heartbeat holds: then its row may be settled as never
+   * sent, and a flip be over. @param asked when the commit was asked for. @throws AppError `store-unavailable`; the row says that nothing was sent
+   */
+  const stillOurs = async (asked: number, id: string, fence: string, resent: boolean): Promise<void> => {
+    if (performance.now() - asked <= (deps.staleMs ?? 5_000)) return;
+    const error = 'the commit took so long that this gateway may count as dead';
+    // an earlier attempt may have been applied: then only the reconciler can tell
+    const known = resent ? ({ event: 'lost', settled_by: null } as const) : ({ event: 'not-sent', settled_by: 'not-sent' } as const);
+    await settles.add({ id, fence, from_state: 'sent', ...known, error }).catch(() => undefined);
+    throw new AppError('store-unavailable', 'the ledger took too long to write this command down; it was not sent', {
+      retryable: true,
+      retryAfterSeconds: 1,
+    });
+  };
+
   /** One look at the freeze for all who wait for it. */
   const thaw = (context: string, until: number): Promise<void> => {
     const known = thaws.get(context);
@@ -154,7 +172,9 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
     const { context } = command.writes;
     for (;;) {
       await thaw(context, until);
+      const asked = performance.now();
       const now = await sendRow(db, begun.id, begun.fence);
+      if (now === 'sent') await stillOurs(asked, begun.id, begun.fence, false);
       if (now === 'sent') return send(command, aggregate, begun.id, begun.fence, key, false);
       if (now === 'moved' || now === 'gone')
         throw new AppError('context-unavailable', `the writes of ${context} moved while the command waited`, {
@@ -261,7 +281,10 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
     const row = rowFor(keyed, key);
     const until = Date.now() + writes.deadlineMs;
     for (let look = 0; ; look += 1) {
+      const asked = performance.now();
       const begun = await begins.add(row);
+      const going = begun.outcome === 'sent' || begun.outcome === 'resent' || begun.outcome === 'again';
+      if (going) await stillOurs(asked, begun.id, begun.fence, begun.outcome === 'resent');
       // short first: most commands are over in milliseconds; then rarer, and never in step
       const patience = Math.max(1, Math.min(until - Date.now(), Math.min(250, 20 * 2 ** look) * (0.5 + Math.random())));
       switch (begun.outcome) {

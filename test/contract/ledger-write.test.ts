@@ -36,6 +36,18 @@ describe('a ledgered command', () => {
     expect(write.open()).toBe(0);
   });
 
+  it('is not sent when its commit took so long that others may count this gateway as dead, and may be sent again under its key', async () => {
+    const slow = await store.member({ staleMs: -1 });
+    const command = place();
+    await expect(slow.begin(command)).rejects.toMatchObject({ code: 'store-unavailable', retryAfterSeconds: 1 });
+    expect(await store.db('banyan.ledger').where({ idempotency_key: command.key }).first('state', 'settled_by')).toEqual({
+      state: 'rejected',
+      settled_by: 'not-sent',
+    });
+    const again = sent(await (await store.member()).begin(command));
+    expect(await store.row(again.id)).toMatchObject({ state: 'sent', attempts: 2 });
+  });
+
   it('leaves nothing readable of request and answer in SQL', async () => {
     const write = await store.member();
     const begun = sent(await write.begin(place()));

@@ -171,20 +171,21 @@ const settled = async (system: MovingShop): Promise<void> => {
   const client = new pg.Client({ connectionString: system.store });
   await client.connect();
   try {
-    const until = performance.now() + 60_000;
+    const until = performance.now() + 120_000;
     for (;;) {
-      const { rows } = await client.query<{ n: number }>(
-        "select (select count(*) from banyan.ledger where state not in ('done', 'rejected', 'expired'))::int + (select count(*) from banyan.back_sync)::int as n",
+      const { rows } = await client.query<{ what: string; n: number }>(
+        `select upstream || ' ' || state as what, count(*)::int as n from banyan.ledger where state not in ('done', 'rejected', 'expired') group by 1
+         union all select 'back-sync', count(*)::int from banyan.back_sync having count(*) > 0`,
       );
       const [legacy, extracted] = await Promise.all([
         change<object>(`${system.adapter}/v1/contexts/order/checksum`, 'GET'),
         change<object>(`${system.order}/_banyan/checksum`, 'GET'),
       ]);
       const same = JSON.stringify(legacy) === JSON.stringify(extracted);
-      if (rows[0]!.n === 0 && same) return;
+      if (rows.length === 0 && same) return;
       if (performance.now() > until)
         throw new Error(
-          `not settled: ${rows[0]!.n} writes are open, legacy ${JSON.stringify(legacy)}, extracted ${JSON.stringify(extracted)}`,
+          `not settled: ${rows.map(({ what, n }) => `${n} ${what}`).join(', ')}; legacy ${JSON.stringify(legacy)}, extracted ${JSON.stringify(extracted)}`,
         );
       await pause(200);
     }

@@ -73,7 +73,8 @@ export const openMovingShop = async (workshop: Workshop, replicas: number, worke
     set('seal', { key: 'the same on every replica' });
     set('log', { level: 'warn' });
     doc.addIn(['contexts', 'order', 'match'], doc.createNode({ path: '/item/:id', methods: ['GET', 'HEAD'] }));
-    set('contexts.order.extracted.url', fronts.extracted);
+    // a busy machine must not make outcomes unknown, which would have to be waited for
+    set('contexts.order.extracted', { url: fronts.extracted, timeouts: { response: '20s' } });
     set('contexts.order.parity', {
       probe: '0%',
       ignore: [{ at: 'header:x-side', because: 'the two sides differ in it on purpose' }],
