@@ -4,6 +4,7 @@ import { type BenchOptions, type Report, render } from './report.ts';
 /** Every benchmark there is; each measures and gives one report. */
 const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => Promise<Report>>>> = {
   proxy: async () => (await import('./proxy/proxy.ts')).benchProxy,
+  'dual-write': async () => (await import('./dual-write/dual-write.ts')).benchDualWrite,
   tunnels: async () => (await import('./tunnels/tunnels.ts')).benchTunnels,
 };
 

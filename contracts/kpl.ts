@@ -198,14 +198,14 @@ const textsOf = (data: Buffer, spans: readonly number[]): string[] => {
   const from = spans[0] ?? 0;
   const to = spans.at(-1) ?? 0;
   // one call for all of them, since they stand together; one more for each that has a byte above 127
-  const together = data.latin1Slice(from, to);
+  const together = data.toString('latin1', from, to);
   const texts: string[] = [];
   for (let i = 0; i < spans.length; i += 2) {
     const start = spans[i]!;
     const end = spans[i + 1]!;
     let ascii = true;
     for (let at = start; ascii && at < end; at += 1) ascii = data[at]! < 128;
-    texts.push(ascii ? together.slice(start - from, end - from) : data.utf8Slice(start, end));
+    texts.push(ascii ? together.slice(start - from, end - from) : data.toString('utf8', start, end));
   }
   return texts;
 };
