@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { LedgerPort } from './admin/ports.ts';
 import { type Config, type ContextConfig, environment, type RouteConfig } from './config.ts';
 import { type CompiledEvent, compileEvents } from './core/event-mapping.ts';
+import { createFailpoints } from './dual-write/failpoints.ts';
 import { createOperator } from './dual-write/operator.ts';
 import { createReconciler } from './dual-write/reconciler.ts';
 import { createRecovery } from './dual-write/recovery.ts';
@@ -133,6 +134,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
   const { db, live, log } = deps;
   const { config } = live();
   const seal = createSeal(deps.secret);
+  const fail = createFailpoints(environment('BANYAN_FAILPOINT'));
   let routes = routesOf(config);
   const routeOf = (context: string, route: string): RouteWrites | undefined => routes.get(`${context} ${route}`);
 
@@ -152,6 +154,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
       aggregate: streams.aggregate,
       maxBacklogBytes: config.backlog.maxBytes,
       onFacts: deps.metrics.events,
+      fail,
     });
   }
   const wakeRelay = (): void => (relayElsewhere ?? relay)?.wake();
@@ -174,6 +177,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     ask,
     wakeRelay,
     log,
+    fail,
   });
   const recovery =
     relayElsewhere === null

@@ -1,11 +1,12 @@
 import type { Knex } from 'knex';
+import { type Failpoints, NO_FAILPOINTS } from './failpoints.ts';
 import { createLanes } from './lanes.ts';
 import { createLinger } from './linger.ts';
 import { createLoop } from './loop.ts';
 import { markSent, type OutboxRow, orphansAmong, readOutbox, type SentRecord } from './outbox.ts';
 import { type Packed, pack } from './pack.ts';
 import { createSeriesBook, type Series } from './series.ts';
-import type { EventStream } from './stream.ts';
+import type { EventStream, PutResult } from './stream.ts';
 import type { Log } from './write.ts';
 
 export type RelayDeps = {
@@ -21,6 +22,7 @@ export type RelayDeps = {
   /** Rows read per lane and round; default 500. */
   readonly rowsPerLane?: number;
   readonly leaseMs?: number;
+  readonly fail?: Failpoints;
   /** Told of facts that the stream took or refused, for metrics. */
   readonly onFacts?: (context: string, outcome: 'published' | 'failed', count: number) => void;
 };
@@ -80,6 +82,7 @@ export const oldestUnpublishedAgeMs = async (db: Knex, context: string): Promise
 /** Moves outbox rows to the stream, in order per subject, at least once. */
 export const createRelay = (deps: RelayDeps): Relay => {
   const { db, stream, log, memberId } = deps;
+  const fail = deps.fail ?? NO_FAILPOINTS;
   const lanes = createLanes({ db, memberId, ...(deps.leaseMs === undefined ? {} : { ttlMs: deps.leaseMs }) });
   const held = new Map<number, { failures: number; until: number }>();
   const totals = { records: 0, facts: 0, bytes: 0, failed: 0 };
@@ -113,7 +116,10 @@ export const createRelay = (deps: RelayDeps): Relay => {
   const mark = async (tokens: ReadonlyMap<number, string>, sent: readonly SentRecord[]): Promise<void> => {
     for (let attempt = 0; ; attempt += 1) {
       try {
-        return await markSent(db, memberId, tokens, sent);
+        fail.hit('mark-before');
+        await markSent(db, memberId, tokens, sent);
+        fail.hit('mark-after');
+        return;
       } catch (error) {
         // unmarked rows are sent again: duplicates, which readers drop; worth a few tries
         if (attempt === 3) throw error;
@@ -132,8 +138,20 @@ export const createRelay = (deps: RelayDeps): Relay => {
     }
   };
 
+  /** All of them; at the failpoint some are refused instead, as a shard would. */
+  const putSome = async (packed: readonly Packed[]): Promise<readonly PutResult[]> => {
+    const refused = new Set(packed.filter(() => fail.due('put-partial')));
+    const asked = packed.filter((one) => !refused.has(one));
+    const results = asked.length === 0 ? [] : await stream.put(asked.map((one) => one.record));
+    if (refused.size === 0) return results;
+    let at = 0;
+    return packed.map((one) => (refused.has(one) ? { ok: false, code: 'InternalFailure', throttled: false } : results[at++]!));
+  };
+
   const send = async (tokens: ReadonlyMap<number, string>, packed: readonly Packed[]): Promise<void> => {
-    const results = await stream.put(packed.map((one) => one.record));
+    fail.hit('put-before');
+    const results = await putSome(packed);
+    fail.hit('put-after');
     const sent: SentRecord[] = [];
     let refusal: string | null = null;
     for (const [index, one] of packed.entries()) {
