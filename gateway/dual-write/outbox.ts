@@ -40,6 +40,7 @@ export const readLane = (rows: LaneRows, book: SeriesBook): OutboxRow[] => {
 
 /**
  * What waits in these lanes, by lane and position. At most `limit` rows of a lane, and no more than `maxBytes` of it unless its first row alone is larger.
+ * `position + 0` is what the index `outbox_waiting` holds: the primary key must not look like a way to read in order.
  */
 export const readOutbox = async (
   db: Knex,
@@ -54,7 +55,7 @@ export const readOutbox = async (
          string_agg(envelope, E'\\n' order by position) as envelopes
        from (select o.*, sum(octet_length(envelope)) over (order by position) - octet_length(envelope) as before from (
          select position, sequence, source, epoch, subject, envelope from banyan.outbox
-         where lane = l.lane and published_at is null order by position limit ?) o) b
+         where lane = l.lane and published_at is null order by position + 0 limit ?) o) b
        where before < ?) x
      order by l.lane`,
     [[...lanes], limit, maxBytes],

@@ -226,7 +226,11 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
       const recalled = await recall(command, key, row);
       if (recalled) return recalled;
     }
-    throw new AppError('answer-lost', 'the command was settled, but its answer is not known any more', {
+    const takenBack = row.state === 'compensating' || row.state === 'compensated';
+    const what = takenBack
+      ? 'the command was not applied, and its tentative event was taken back: repeat it under a new Idempotency-Key'
+      : 'the command was settled, but its answer is not known any more';
+    throw new AppError('answer-lost', what, {
       details: { location: locationOf(row.id), state: row.state },
     });
   };

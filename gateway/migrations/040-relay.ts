@@ -8,6 +8,11 @@ export const name = '040-relay';
  */
 export const up = async (db: Knex): Promise<void> => {
   await db.raw(`
+-- what waits, per lane in order. An expression, because by position alone the planner may choose the primary key and walk over every fact that was ever
+-- published (74 ms for 8,000 rows at first, 396 ms when 40,000 were)
+create index outbox_waiting on banyan.outbox (lane, (position + 0)) where published_at is null;
+drop index banyan.outbox_due;
+
 create or replace function banyan.append_fact(
   p_context text, p_origin text, p_type text, p_subject text, p_data jsonb, p_kind text,
   p_key text default null, p_ledger uuid default null, p_causation text default null, p_phase text default null,

@@ -4,13 +4,14 @@ import { HOLES, holesIn, type StormReport, storm } from './storm/storm.ts';
 const HELP = `Kills gateways, with their relays, and PostgreSQL under load, while the monolith fails before, after and instead of its answers; then holds
 every fact on the stream and every answer against what the monolith did.
 
-  npm run faults -- [--seed 1] [--minutes 1] [--rate 100] [--publisher both] [--naive] [--no-kills] [--least N] [--json]
+  npm run faults -- [--seed 1] [--minutes 1] [--rate 100] [--publisher both] [--naive] [--once] [--no-kills] [--least N] [--json]
 
   --seed N         decides what is asked, what fails and who is killed when
   --minutes M      of storm for each publisher; up to three more until all is settled
   --rate N         commands per second
   --publisher P    ledger | capture | both
   --naive          the same storm on the naive pattern (publish, write, else publish a compensation): shows its holes
+  --once           clients never repeat their key
   --no-kills       BANYAN_FAILPOINT does it instead (docs/dual-write.md)
   --least N        goes on until N commands have begun
   --json           one document on stdout
@@ -32,6 +33,7 @@ const read = () => {
         publisher: { type: 'string', default: 'both' },
         least: { type: 'string', default: '0' },
         naive: { type: 'boolean', default: false },
+        once: { type: 'boolean', default: false },
         'no-kills': { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
@@ -66,6 +68,7 @@ try {
         leastCommands: number(options.least, 'least', 0),
         publisher,
         naive: options.naive,
+        once: options.once,
         kills: !options['no-kills'],
         say: (line) => process.stderr.write(`${line}\n`),
       }),

@@ -51,6 +51,8 @@ export type ClientsOptions = {
   /** Base URLs; every attempt goes to the next one. */
   readonly urls: readonly string[];
   readonly perSecond: number;
+  /** Never repeat a key. */
+  readonly once: boolean;
   /** How many of each existing thing there are. */
   readonly subjects: number;
   /** Of every kind of command: its share. */
@@ -63,7 +65,10 @@ export type Clients = {
   readonly begun: () => number;
 };
 
-/** Careful clients: they repeat their key until somebody gives a final answer. 202 and 5xx are none; nor is 409 of a gateway. */
+/** Not applied, and its tentative fact taken back: that is final, a repeat needs a new key. */
+const TAKEN_BACK = /"state":"compensat/;
+
+/** Careful clients: they repeat their key until somebody gives a final answer. 202 and 5xx are none, nor what a gateway refuses of its own. */
 export const startClients = (options: ClientsOptions): Clients => {
   const random = randomOf(options.seed);
   const agent = new Agent({ keepAlive: true, maxSockets: 500 });
@@ -86,14 +91,15 @@ export const startClients = (options: ClientsOptions): Clients => {
     for (let attempts = 1; ; attempts++) {
       try {
         const { status, body } = await send(agent, options.urls[(at + attempts) % options.urls.length]!, command, `client-${at % 20}`);
-        const final = (status >= 200 && status < 300 && status !== 202) || (status >= 400 && status < 500 && !body.includes('"code"'));
+        const answered = status >= 200 && status < 300 && status !== 202;
+        const refused = status >= 400 && status < 500 && (!body.includes('"code"') || TAKEN_BACK.test(body));
         last = `${status} ${body.slice(0, 200)}`;
-        if (final) return { key: command.key, status, id: idIn(body), attempts };
+        if (answered || refused) return { key: command.key, status, id: idIn(body), attempts };
       } catch (error) {
         // refused, reset or silent: the next attempt may find somebody
         last = String(error);
       }
-      if (late) return { key: command.key, status: 0, id: null, attempts, last };
+      if (late || options.once) return { key: command.key, status: 0, id: null, attempts, last };
       await pause(Math.min(1_000, 30 * 2 ** Math.min(attempts, 5)) * (0.5 + Math.random()));
     }
   };

@@ -18,6 +18,8 @@ export type StormOptions = {
   readonly publisher: 'ledger' | 'capture';
   /** The naive pattern instead of the gateway. */
   readonly naive: boolean;
+  /** Clients never repeat a key: what nobody asks for again shows what the pattern alone leaves behind. */
+  readonly once: boolean;
   /** Kill anything at all? A failpoint may do it instead. */
   readonly kills: boolean;
   /** Never less than so many commands, however long that takes (at most ten times `seconds`). */
@@ -370,6 +372,7 @@ export const storm = async (options: StormOptions): Promise<StormReport> => {
       seed,
       urls: world.urls,
       perSecond: options.perSecond,
+      once: options.once,
       subjects: 200,
       shares: { orders: 0.4, entries: 0.4 },
     });
