@@ -132,7 +132,7 @@ const versions = (): Record<string, string> => {
  * same server, single-row inserts show what the disk gives anybody.
  */
 export const benchDualWrite = async ({ quick, say }: BenchOptions): Promise<Report> => {
-  const seconds = quick ? 2 : 8;
+  const seconds = quick ? 2 : 6;
   const rounds = quick ? 1 : 3;
   const about = machine();
   const table: Row[] = [];
@@ -159,7 +159,7 @@ export const benchDualWrite = async ({ quick, say }: BenchOptions): Promise<Repo
     const inserts: number[] = [];
     for (let i = 0; i < rounds; i++) {
       say(`inserts and commands as fast as they come, round ${i + 1} of ${rounds}`);
-      inserts.push(await insertRate(store, INSERTERS, quick ? 1 : 4));
+      inserts.push(await insertRate(store, INSERTERS, quick ? 1 : 3));
       const before = [gateway, postgres].map(({ pid }) => cpuUs(pid));
       const one = await load(shop, ledgered, seconds, 1, null);
       const after = [gateway, postgres].map(({ pid }) => cpuUs(pid));
@@ -238,7 +238,7 @@ export const benchDualWrite = async ({ quick, say }: BenchOptions): Promise<Repo
   } finally {
     await shop.close();
   }
-  const minutes = quick ? 0.15 : 1;
+  const minutes = quick ? 0.1 : 0.5;
   say(`a storm of ${minutes} minutes`);
   try {
     const { lost, phantom, doubled, acked_missing, out_of_order, commands, kills } = await storm(minutes, say);

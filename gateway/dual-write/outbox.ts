@@ -56,11 +56,10 @@ export const readOutbox = async (
        from (select o.*, sum(octet_length(envelope)) over (order by position) - octet_length(envelope) as before from (
          select position, sequence, source, epoch, subject, envelope from banyan.outbox
          where lane = l.lane and published_at is null order by position + 0 limit ?) o) b
-       where before < ?) x
-     order by l.lane`,
+       where before < ?) x`,
     [[...lanes], limit, maxBytes],
   )) as { rows: LaneRows[] };
-  return answer.rows.flatMap((rows) => readLane(rows, book));
+  return answer.rows.toSorted((a, b) => a.lane - b.lane).flatMap((rows) => readLane(rows, book));
 };
 
 /** Positions, among these, of rows whose predecessor is not on the stream. */

@@ -105,15 +105,21 @@ const createStream = async (endpoint: string): Promise<void> => {
 };
 
 /** A process that is started again whenever it ends. */
-type Kept = { readonly pid: () => number | null; readonly stop: () => Promise<void> };
+type Kept = {
+  readonly pid: () => number | null /** Since it was ready; 0 = it is not. */;
+  readonly upMs: () => number;
+  readonly stop: () => Promise<void>;
+};
 const keep = (start: () => Promise<Started>): Kept => {
   let current: Started | null = null;
+  let readyAt = 0;
   let stopped = false;
   const run = async (): Promise<void> => {
     while (!stopped) {
       try {
         const started = await start();
         current = started;
+        readyAt = performance.now();
         if (stopped) await started.stop();
         else if (started.child.exitCode === null && started.child.signalCode === null)
           await new Promise((resolve) => started.child.once('exit', resolve));
@@ -126,6 +132,7 @@ const keep = (start: () => Promise<Started>): Kept => {
   const running = run();
   return {
     pid: () => current?.pid ?? null,
+    upMs: () => (current === null ? 0 : performance.now() - readyAt),
     stop: async () => {
       stopped = true;
       await current?.stop();
@@ -206,6 +213,9 @@ const startWaking = (gateways: readonly Kept[]): { stop: () => void } => {
   return { stop: () => clearInterval(timer) };
 };
 
+/** A gateway that is killed as soon as it is up does nothing that could go wrong. */
+const LEAST_UP_MS = 500;
+
 /** Kills in turn what runs, every 150 to 300 ms: mostly a gateway, and with it its relay; now and then PostgreSQL, a backend of it or the whole. */
 const startKills = (
   seed: number,
@@ -236,7 +246,10 @@ const startKills = (
           "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
         ).catch(() => []);
         kill(rows[Math.floor(random() * rows.length)]?.pid ?? null);
-      } else kill(gateways[Math.floor(random() * gateways.length)]!.pid());
+      } else {
+        const victim = gateways[Math.floor(random() * gateways.length)]!;
+        if (victim.upMs() > LEAST_UP_MS) kill(victim.pid());
+      }
     }
   };
   const running = run();
