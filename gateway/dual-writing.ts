@@ -52,7 +52,7 @@ export type DualWriting = {
   readonly unresolved: (contexts: readonly string[]) => Promise<{ id: string; state: string }[]>;
   readonly inFlight: (contexts: readonly string[]) => Promise<number>;
   oldestUnpublishedAgeMs(context: string): Promise<number>;
-  backlog(): { depth: number; oldestAgeMs: number; bytes: number; maxBytes: number } | null;
+  backlog(): { depth: number; oldestAgeMs: number; etaMs: number | null; bytes: number; maxBytes: number } | null;
   /** What keeps facts from the stream, in one line; null = nothing. */
   trouble(): string | null;
   /** From a worker of this gateway: it has put facts into the outbox. */
@@ -263,8 +263,8 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     oldestUnpublishedAgeMs: (context) => (streams ? oldestUnpublishedAgeMs(relay ? deps.relayDb : db, context) : Promise.resolve(0)),
     backlog() {
       if (!relay) return null;
-      const { rows, bytes, oldestAgeMs } = relay.backlog();
-      return { depth: rows, bytes, oldestAgeMs, maxBytes: config.backlog.maxBytes };
+      const { rows, bytes, oldestAgeMs, etaMs } = relay.backlog();
+      return { depth: rows, bytes, oldestAgeMs, etaMs, maxBytes: config.backlog.maxBytes };
     },
     trouble: () => relay?.trouble() ?? null,
     wakeRelay,

@@ -132,7 +132,7 @@ const versions = (): Record<string, string> => {
  * same server, single-row inserts show what the disk gives anybody.
  */
 export const benchDualWrite = async ({ quick, say }: BenchOptions): Promise<Report> => {
-  const seconds = quick ? 2 : 6;
+  const seconds = quick ? 2 : 5;
   const rounds = quick ? 1 : 3;
   const about = machine();
   const table: Row[] = [];
@@ -141,7 +141,7 @@ export const benchDualWrite = async ({ quick, say }: BenchOptions): Promise<Repo
   const shop = openWorkshop();
   try {
     say('codec');
-    const codec = measureCodec(quick ? 1 : 7, quick ? 200 : 500);
+    const codec = measureCodec(quick ? 1 : 5, quick ? 200 : 400);
     figures.codec_events_per_s = Math.min(codec.encode, codec.decode);
     table.push({ what: 'codec: encode, 200 B', per_s: codec.encode }, { what: 'codec: decode, 200 B', per_s: codec.decode });
 
@@ -238,7 +238,7 @@ export const benchDualWrite = async ({ quick, say }: BenchOptions): Promise<Repo
   } finally {
     await shop.close();
   }
-  const minutes = quick ? 0.1 : 0.5;
+  const minutes = quick ? 0.1 : 0.25;
   say(`a storm of ${minutes} minutes`);
   try {
     const { lost, phantom, doubled, acked_missing, out_of_order, commands, kills } = await storm(minutes, say);

@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { createEta } from './eta.ts';
 import { type Failpoints, NO_FAILPOINTS } from './failpoints.ts';
 import { createLanes } from './lanes.ts';
 import { createLinger } from './linger.ts';
@@ -28,7 +29,13 @@ export type RelayDeps = {
 };
 
 /** What waits in the outbox, as last counted. */
-export type Backlog = { readonly rows: number; readonly bytes: number; readonly oldestAgeMs: number };
+export type Backlog = {
+  readonly rows: number;
+  readonly bytes: number;
+  readonly oldestAgeMs: number;
+  /** Until nothing waits if it goes on as it does; null = it does not get less. */
+  readonly etaMs: number | null;
+};
 
 /** Since the start of this process. `failed` counts records, the others successes. */
 export type RelayStats = {
@@ -86,7 +93,8 @@ export const createRelay = (deps: RelayDeps): Relay => {
   const lanes = createLanes({ db, memberId, ...(deps.leaseMs === undefined ? {} : { ttlMs: deps.leaseMs }) });
   const held = new Map<number, { failures: number; until: number }>();
   const totals = { records: 0, facts: 0, bytes: 0, failed: 0 };
-  let backlog: Backlog = { rows: 0, bytes: 0, oldestAgeMs: 0 };
+  let backlog: Backlog = { rows: 0, bytes: 0, oldestAgeMs: 0, etaMs: 0 };
+  const eta = createEta();
   let trouble: string | null = null;
   let stuck: string | null = null;
   let failures = 0;
@@ -237,7 +245,13 @@ export const createRelay = (deps: RelayDeps): Relay => {
         rows: { rows: string; bytes: string; age: string }[];
       };
       const [found] = answer.rows;
-      backlog = { rows: Number(found!.rows), bytes: Number(found!.bytes), oldestAgeMs: Math.round(Number(found!.age)) };
+      const rows = Number(found!.rows);
+      backlog = {
+        rows,
+        bytes: Number(found!.bytes),
+        oldestAgeMs: Math.round(Number(found!.age)),
+        etaMs: eta.counted(rows, performance.now()),
+      };
       const pause = backlog.bytes >= PAUSE_CAPTURE * deps.maxBacklogBytes;
       if (pause || capturePaused) {
         await db.raw('update banyan.pressure set capture_paused = ?, at = clock_timestamp()', [pause]);
