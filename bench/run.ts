@@ -6,6 +6,7 @@ const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => 
   proxy: async () => (await import('./proxy/proxy.ts')).benchProxy,
   parity: async () => (await import('./parity/parity.ts')).benchParity,
   'parity-noise': async () => (await import('./parity-noise/parity-noise.ts')).benchParityNoise,
+  'dual-write': async () => (await import('./dual-write/dual-write.ts')).benchDualWrite,
   tunnels: async () => (await import('./tunnels/tunnels.ts')).benchTunnels,
   simulate: async () => (await import('./simulate/simulate.ts')).benchSimulate,
 };

@@ -250,6 +250,8 @@ export type AuditVerdict = z.output<typeof auditVerdictSchema>;
 export const backlogSchema = z.looseObject({
   depth: count,
   oldestAgeMs: z.number().min(0),
+  /** Until nothing waits if it goes on falling as it does; null = it does not get less. */
+  etaMs: z.number().min(0).nullable().optional(),
   bytes: count.optional(),
   maxBytes: count.optional(),
 });

@@ -47,19 +47,75 @@ describe('the KPL codec', () => {
     expect(Buffer.compare(Buffer.from(back[1]!.data), big)).toBe(0);
   });
 
+  const key = fc.oneof(
+    fc.nat().map(String),
+    fc.constantFrom('__proto__', 'constructor', 'hasOwnProperty', '', '007', '-1', '😀', 'é'),
+    fc.string({ unit: 'grapheme', maxLength: 60 }),
+  );
+  const records = fc.array(
+    fc.record(
+      {
+        partitionKey: key,
+        explicitHashKey: fc.bigInt({ min: 0n, max: 2n ** 128n - 1n }).map(String),
+        data: fc.oneof(fc.uint8Array({ maxLength: 300 }), fc.constant(new Uint8Array(0)), fc.constant(new Uint8Array(20_000).fill(9))),
+      },
+      { requiredKeys: ['partitionKey', 'data'] },
+    ),
+    { maxLength: 40 },
+  );
+  type Shown = { readonly partitionKey: string; readonly explicitHashKey?: string; readonly data: Uint8Array };
+  const shown = (all: readonly Shown[] | null) => all?.map((r) => [r.partitionKey, r.explicitHashKey, Buffer.from(r.data).toString('hex')]);
+
   it('round-trips anything, and its size is known before it is built', () => {
-    const record = fc.record({ partitionKey: fc.string({ unit: 'grapheme' }), data: fc.uint8Array({ maxLength: 300 }) });
     fc.assert(
-      fc.property(fc.array(record, { maxLength: 40 }), (records) => {
+      fc.property(records, (all) => {
         const aggregator = createAggregator(Number.POSITIVE_INFINITY);
-        for (const one of records) aggregator.add(one);
+        for (const one of all) aggregator.add(one);
         const size = aggregator.size();
         const built = aggregator.finish();
         expect(built.length).toBe(size);
-        expect(deaggregate(built)?.map((r) => [r.partitionKey, Buffer.from(r.data).toString('hex')])).toEqual(
-          records.map((r) => [r.partitionKey, Buffer.from(r.data).toString('hex')]),
-        );
+        expect(shown(deaggregate(built))).toEqual(shown(all));
       }),
+    );
+  });
+
+  it('fills blobs side by side without mixing them, none above the limit unless by one record alone', () => {
+    fc.assert(
+      fc.property(records, fc.integer({ min: 60, max: 30_000 }), (all, limit) => {
+        const open = [createAggregator(limit), createAggregator(limit)];
+        const taken: Shown[][] = [[], []];
+        for (const [index, one] of all.entries()) if (open[index % 2]!.add(one)) taken[index % 2]!.push(one);
+        for (const [index, aggregator] of open.entries()) {
+          const built = aggregator.finish();
+          expect(built.length <= limit || taken[index]!.length <= 1).toBe(true);
+          expect(shown(deaggregate(built))).toEqual(shown(taken[index]!));
+        }
+      }),
+    );
+  });
+
+  it('reads fields in any order, and skips those that it does not know', () => {
+    const body = Buffer.concat([
+      Buffer.from([0x1a, 0x05, 0x08, 0x01, 0x1a, 0x01]),
+      text('!'),
+      Buffer.from([0x0a, 0x02]),
+      text('ü'),
+      Buffer.from([0x22, 0x01, 0x00, 0x0a, 0x01]),
+      text('a'),
+    ]);
+    const blob = Buffer.concat([Buffer.from('f3899ac2', 'hex'), body, createHash('md5').update(body).digest()]);
+    expect(shown(deaggregate(blob))).toEqual([['a', undefined, text('!').toString('hex')]]);
+  });
+
+  it('takes any damaged blob for a plain record, or reads what its digest vouches for, and never throws', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => {
+        const blob = Buffer.concat([Buffer.from('f3899ac2', 'hex'), noise, createHash('md5').update(noise).digest()]);
+        const read = deaggregate(blob);
+        expect(read === null || Array.isArray(read)).toBe(true);
+        expect(deaggregate(blob.subarray(0, blob.length - 1))).toBeNull();
+      }),
+      { numRuns: 1_000 },
     );
   });
 

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { LedgerPort } from './admin/ports.ts';
 import { type Config, type ContextConfig, environment, type RouteConfig } from './config.ts';
 import { type CompiledEvent, compileEvents } from './core/event-mapping.ts';
+import { createFailpoints } from './dual-write/failpoints.ts';
 import { createOperator } from './dual-write/operator.ts';
 import { createReconciler } from './dual-write/reconciler.ts';
 import { createRecovery } from './dual-write/recovery.ts';
@@ -51,7 +52,7 @@ export type DualWriting = {
   readonly unresolved: (contexts: readonly string[]) => Promise<{ id: string; state: string }[]>;
   readonly inFlight: (contexts: readonly string[]) => Promise<number>;
   oldestUnpublishedAgeMs(context: string): Promise<number>;
-  backlog(): { depth: number; oldestAgeMs: number; bytes: number; maxBytes: number } | null;
+  backlog(): { depth: number; oldestAgeMs: number; etaMs: number | null; bytes: number; maxBytes: number } | null;
   /** What keeps facts from the stream, in one line; null = nothing. */
   trouble(): string | null;
   /** From a worker of this gateway: it has put facts into the outbox. */
@@ -133,6 +134,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
   const { db, live, log } = deps;
   const { config } = live();
   const seal = createSeal(deps.secret);
+  const fail = createFailpoints(environment('BANYAN_FAILPOINT'));
   let routes = routesOf(config);
   const routeOf = (context: string, route: string): RouteWrites | undefined => routes.get(`${context} ${route}`);
 
@@ -152,6 +154,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
       aggregate: streams.aggregate,
       maxBacklogBytes: config.backlog.maxBytes,
       onFacts: deps.metrics.events,
+      fail,
     });
   }
   const wakeRelay = (): void => (relayElsewhere ?? relay)?.wake();
@@ -175,6 +178,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     wakeRelay,
     log,
     staleMs: config.flags.maxStale,
+    fail,
   });
   const recovery =
     relayElsewhere === null
@@ -260,8 +264,8 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     oldestUnpublishedAgeMs: (context) => (streams ? oldestUnpublishedAgeMs(relay ? deps.relayDb : db, context) : Promise.resolve(0)),
     backlog() {
       if (!relay) return null;
-      const { rows, bytes, oldestAgeMs } = relay.backlog();
-      return { depth: rows, bytes, oldestAgeMs, maxBytes: config.backlog.maxBytes };
+      const { rows, bytes, oldestAgeMs, etaMs } = relay.backlog();
+      return { depth: rows, bytes, oldestAgeMs, etaMs, maxBytes: config.backlog.maxBytes };
     },
     trouble: () => relay?.trouble() ?? null,
     wakeRelay,

@@ -1,15 +1,15 @@
 import { deaggregate } from '@banyan/contracts/kpl.ts';
 import { describe, expect, it } from '@jest/globals';
-import { hashKeyOf, type OutboxRow, pack } from './pack.ts';
+import type { OutboxRow } from './outbox.ts';
+import { hashKeyOf, pack } from './pack.ts';
+import { createSeriesBook } from './series.ts';
 
+const book = createSeriesBook(1_000);
 const row = (lane: number, subject: string, sequence: number, size = 500): OutboxRow => ({
   position: `${sequence}`,
-  lane,
-  source: '/banyan/order/legacy',
-  subject,
-  epoch: 1,
-  sequence: `${sequence}`,
-  envelope: 'x'.repeat(size),
+  series: book.of('/banyan/order/legacy\t1', `${subject}`, lane),
+  sequence,
+  data: Buffer.alloc(size, 'x'),
 });
 
 describe('packing', () => {
@@ -29,22 +29,22 @@ describe('packing', () => {
     const { packed } = pack(rows, true);
     expect(packed.every((p) => p.record.data.length <= 25_600)).toBe(true);
     const members = packed.flatMap((p) => (deaggregate(p.record.data) ?? []).map((m) => [p.lane, m.partitionKey, m.explicitHashKey]));
-    expect(members).toEqual(rows.map((r) => [r.lane, r.subject, hashKeyOf(r.lane)]));
+    expect(members).toEqual(rows.map((r) => [r.series.subject.lane, r.series.subject.name, hashKeyOf(r.series.subject.lane)]));
   });
 
   it('never spreads a subject over two records of a request', () => {
     const rows = Array.from({ length: 300 }, (_, i) => row(0, i % 3 === 0 ? 'hot' : `cold-${i}`, i % 3 === 0 ? i / 3 + 1 : 1));
     const { packed } = pack(rows, true);
-    const homes = packed.filter((p) => p.rows.some((r) => r.subject === 'hot'));
+    const homes = packed.filter((p) => p.rows.some((r) => r.series.subject.name === 'hot'));
     expect(homes).toHaveLength(1);
-    const hot = homes[0]!.rows.filter((r) => r.subject === 'hot').map((r) => Number(r.sequence));
+    const hot = homes[0]!.rows.filter((r) => r.series.subject.name === 'hot').map((r) => r.sequence);
     expect(hot).toEqual(hot.map((_, i) => i + 1));
-    expect(packed.flatMap((p) => p.rows).filter((r) => r.subject !== 'hot')).toHaveLength(200);
+    expect(packed.flatMap((p) => p.rows).filter((r) => r.series.subject.name !== 'hot')).toHaveLength(200);
   });
 
   it('sends one row per subject and request when it must not aggregate', () => {
     const { packed } = pack([row(0, 'a', 1), row(0, 'a', 2), row(0, 'b', 1)], false);
-    expect(packed.map((p) => p.rows.map((r) => `${r.subject}${r.sequence}`))).toEqual([['a1'], ['b1']]);
+    expect(packed.map((p) => p.rows.map((r) => `${r.series.subject.name}${r.sequence}`))).toEqual([['a1'], ['b1']]);
   });
 
   it('waits at a gap and at a record that no stream takes, for that subject only', () => {
@@ -52,8 +52,8 @@ describe('packing', () => {
       [row(0, 'a', 1), row(0, 'a', 3), row(0, 'a', 4), row(0, 'b', 1, 1_100_000), row(0, 'b', 2), row(0, 'c', 1)],
       true,
     );
-    expect(packed.flatMap((p) => p.rows).map((r) => `${r.subject}${r.sequence}`)).toEqual(['a1', 'c1']);
-    expect([gaps.map((r) => r.sequence), oversize.map((r) => r.subject)]).toEqual([['3'], ['b']]);
+    expect(packed.flatMap((p) => p.rows).map((r) => `${r.series.subject.name}${r.sequence}`)).toEqual(['a1', 'c1']);
+    expect([gaps.map((r) => r.sequence), oversize.map((r) => r.series.subject.name)]).toEqual([[3], ['b']]);
   });
 
   it('keeps a request within 500 records and 5 MiB', () => {

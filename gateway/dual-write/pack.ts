@@ -1,16 +1,7 @@
 import { createAggregator } from '@banyan/contracts/kpl.ts';
+import type { OutboxRow } from './outbox.ts';
+import type { Series, Subject } from './series.ts';
 import type { StreamRecord } from './stream.ts';
-
-/** An outbox row; bigints as text. */
-export type OutboxRow = {
-  readonly position: string;
-  readonly lane: number;
-  readonly source: string;
-  readonly subject: string;
-  readonly epoch: number;
-  readonly sequence: string;
-  readonly envelope: string;
-};
 
 /** A record and the rows inside it, all of one lane. */
 export type Packed = { readonly lane: number; readonly rows: readonly OutboxRow[]; readonly record: StreamRecord; readonly bytes: number };
@@ -26,9 +17,6 @@ export type PackResult = {
 /** The hash of all records of a lane: the middle of its slot, so that one shard has the whole lane however the stream is split, and order per key holds. */
 export const hashKeyOf = (lane: number): string => ((BigInt(lane) << 124n) + (1n << 123n)).toString();
 
-/** What one sequence counts: source, subject and epoch. */
-export const seriesOf = (row: OutboxRow): string => `${row.source}\n${row.subject}\n${row.epoch}`;
-
 /** One PUT unit. */
 const BLOB_BYTES = 25_600;
 const RECORD_BYTES = 1_048_576;
@@ -36,35 +24,45 @@ const RECORD_BYTES = 1_048_576;
 const REQUEST_RECORDS = 500;
 const REQUEST_BYTES = 5 * 1_048_576;
 
+/** What a lane's hash costs to write down is little against asking BigInt for it again and again. */
+const HASH_KEYS = Array.from({ length: 16 }, (_, lane) => hashKeyOf(lane));
+
 type Blob = {
   readonly lane: number;
   readonly rows: OutboxRow[];
   bytes: number;
-  readonly add: (row: OutboxRow, data: Buffer) => boolean;
+  readonly add: (row: OutboxRow) => boolean;
   readonly build: () => StreamRecord;
 };
 
 const openBlob = (lane: number): Blob => {
-  const explicitHashKey = hashKeyOf(lane);
+  const explicitHashKey = HASH_KEYS[lane]!;
   const aggregator = createAggregator(BLOB_BYTES);
   const rows: OutboxRow[] = [];
-  let first: Buffer = Buffer.alloc(0);
+  let keyBytes = 0;
   const blob: Blob = {
     lane,
     rows,
     bytes: 0,
-    add: (row, data) => {
+    add: (row) => {
       // each member carries the hash too: a reader that checks members against its shard's range drops none
-      if (!aggregator.add({ partitionKey: row.subject, explicitHashKey, data })) return false;
-      if (rows.length === 0) first = data;
+      if (!aggregator.add({ partitionKey: row.series.subject.name, explicitHashKey, data: row.data })) return false;
+      if (rows.length === 0) keyBytes = Buffer.byteLength(row.series.subject.name);
       rows.push(row);
-      blob.bytes = aggregator.size() + Buffer.byteLength(rows[0]!.subject);
+      blob.bytes = aggregator.size() + keyBytes;
       return true;
     },
-    build: () => ({ partitionKey: rows[0]!.subject, explicitHashKey, data: rows.length === 1 ? first : aggregator.finish() }),
+    build: () => ({
+      partitionKey: rows[0]!.series.subject.name,
+      explicitHashKey,
+      data: rows.length === 1 ? Buffer.from(rows[0]!.data) : aggregator.finish(),
+    }),
   };
   return blob;
 };
+
+/** Bytes of a partition key at most, so that most are never counted: PostgreSQL holds 256 characters of at most four. */
+const MAX_KEY_BYTES = 1_024;
 
 /**
  * Rows, ordered by lane and position, as the records of one PutRecords request. All rows of a subject go into one record: requests fail record by record,
@@ -75,52 +73,50 @@ const openBlob = (lane: number): Blob => {
 export const pack = (rows: readonly OutboxRow[], aggregate: boolean, orphans: ReadonlySet<string> = new Set()): PackResult => {
   const blobs: Blob[] = [];
   const current = new Map<number, Blob>();
-  const blobOf = new Map<string, Blob>();
-  const waiting = new Set<string>();
-  const last = new Map<string, bigint>();
+  const blobOf = new Map<Subject, Blob>();
+  const waiting = new Set<Subject>();
+  const last = new Map<Series, number>();
   const oversize: OutboxRow[] = [];
   const gaps: OutboxRow[] = [];
   let bytes = 0;
 
-  const put = (blob: Blob, row: OutboxRow, data: Buffer): boolean => {
+  const put = (blob: Blob, row: OutboxRow): boolean => {
     const before = blob.bytes;
     if (!aggregate && blob.rows.length > 0) return false;
-    if (bytes + data.length + row.subject.length * 4 + 64 > REQUEST_BYTES || !blob.add(row, data)) return false;
+    if (bytes + row.data.length + row.series.subject.name.length * 4 + 64 > REQUEST_BYTES || !blob.add(row)) return false;
     bytes += blob.bytes - before;
     return true;
   };
-  const place = (key: string, row: OutboxRow, data: Buffer): boolean => {
-    const own = blobOf.get(key);
-    if (own) return put(own, row, data);
-    const open = current.get(row.lane);
-    if (open && put(open, row, data)) {
-      blobOf.set(key, open);
+  const place = (subject: Subject, row: OutboxRow): boolean => {
+    const own = blobOf.get(subject);
+    if (own) return put(own, row);
+    const open = current.get(subject.lane);
+    if (open && put(open, row)) {
+      blobOf.set(subject, open);
       return true;
     }
     if (blobs.length >= REQUEST_RECORDS) return false;
-    const fresh = openBlob(row.lane);
-    if (!put(fresh, row, data)) return false;
+    const fresh = openBlob(subject.lane);
+    if (!put(fresh, row)) return false;
     blobs.push(fresh);
-    current.set(row.lane, fresh);
-    blobOf.set(key, fresh);
+    current.set(subject.lane, fresh);
+    blobOf.set(subject, fresh);
     return true;
   };
 
   for (const row of rows) {
-    const key = `${row.lane}/${row.subject}`;
-    if (waiting.has(key)) continue;
-    const sequence = BigInt(row.sequence);
-    const series = seriesOf(row);
+    const { series, sequence, data } = row;
+    const { subject } = series;
+    if (waiting.size > 0 && waiting.has(subject)) continue;
     const before = last.get(series);
-    const data = Buffer.from(row.envelope);
-    if (orphans.has(row.position) || (before !== undefined && sequence !== before + 1n)) {
+    if ((before !== undefined && sequence !== before + 1) || (orphans.size > 0 && orphans.has(row.position))) {
       gaps.push(row);
-      waiting.add(key);
-    } else if (data.length + Buffer.byteLength(row.subject) > RECORD_BYTES) {
+      waiting.add(subject);
+    } else if (data.length > RECORD_BYTES - MAX_KEY_BYTES && data.length + Buffer.byteLength(subject.name) > RECORD_BYTES) {
       oversize.push(row);
-      waiting.add(key);
-    } else if (place(key, row, data)) last.set(series, sequence);
-    else waiting.add(key);
+      waiting.add(subject);
+    } else if (place(subject, row)) last.set(series, sequence);
+    else waiting.add(subject);
   }
   return { packed: blobs.map((blob) => ({ lane: blob.lane, rows: blob.rows, record: blob.build(), bytes: blob.bytes })), oversize, gaps };
 };

@@ -1,8 +1,13 @@
 import type { Knex } from 'knex';
+import { createEta } from './eta.ts';
+import { type Failpoints, NO_FAILPOINTS } from './failpoints.ts';
 import { createLanes } from './lanes.ts';
+import { createLinger } from './linger.ts';
 import { createLoop } from './loop.ts';
-import { type OutboxRow, type Packed, pack, seriesOf } from './pack.ts';
-import type { EventStream } from './stream.ts';
+import { markSent, type OutboxRow, orphansAmong, readOutbox, type SentRecord } from './outbox.ts';
+import { type Packed, pack } from './pack.ts';
+import { createSeriesBook, type Series } from './series.ts';
+import type { EventStream, PutResult } from './stream.ts';
 import type { Log } from './write.ts';
 
 export type RelayDeps = {
@@ -18,12 +23,19 @@ export type RelayDeps = {
   /** Rows read per lane and round; default 500. */
   readonly rowsPerLane?: number;
   readonly leaseMs?: number;
+  readonly fail?: Failpoints;
   /** Told of facts that the stream took or refused, for metrics. */
   readonly onFacts?: (context: string, outcome: 'published' | 'failed', count: number) => void;
 };
 
 /** What waits in the outbox, as last counted. */
-export type Backlog = { readonly rows: number; readonly bytes: number; readonly oldestAgeMs: number };
+export type Backlog = {
+  readonly rows: number;
+  readonly bytes: number;
+  readonly oldestAgeMs: number;
+  /** Until nothing waits if it goes on as it does; null = it does not get less. */
+  readonly etaMs: number | null;
+};
 
 /** Since the start of this process. `failed` counts records, the others successes. */
 export type RelayStats = {
@@ -52,8 +64,9 @@ export type Relay = {
 /** `/banyan/{context}/{upstream}` (DESIGN.md section 6). */
 const contextOf = (source: string): string => source.split('/')[2] ?? '';
 
-const BUSY_MS = 20;
 const REST_MS = 100;
+/** Of one lane and round: what one request takes, so that no round holds much more in memory. */
+const LANE_BYTES = 1_048_576;
 const MAX_BACKOFF_MS = 2_000;
 /** Series whose last sequence is kept in memory. */
 const MAX_REMEMBERED = 50_000;
@@ -76,71 +89,44 @@ export const oldestUnpublishedAgeMs = async (db: Knex, context: string): Promise
 /** Moves outbox rows to the stream, in order per subject, at least once. */
 export const createRelay = (deps: RelayDeps): Relay => {
   const { db, stream, log, memberId } = deps;
+  const fail = deps.fail ?? NO_FAILPOINTS;
   const lanes = createLanes({ db, memberId, ...(deps.leaseMs === undefined ? {} : { ttlMs: deps.leaseMs }) });
   const held = new Map<number, { failures: number; until: number }>();
   const totals = { records: 0, facts: 0, bytes: 0, failed: 0 };
-  let backlog: Backlog = { rows: 0, bytes: 0, oldestAgeMs: 0 };
+  let backlog: Backlog = { rows: 0, bytes: 0, oldestAgeMs: 0, etaMs: 0 };
+  const eta = createEta();
   let trouble: string | null = null;
   let stuck: string | null = null;
   let failures = 0;
-  let idle = 0;
   let capturePaused = false;
-  const lastSent = new Map<string, bigint>();
+  let resting = false;
+  let woken = false;
+  const linger = createLinger();
+  const book = createSeriesBook(MAX_REMEMBERED);
 
   const report = (what: string | null, level: 'warn' | 'error' = 'warn') => {
     if (what !== null && what !== trouble) log[level]({ error: what }, 'facts do not reach the stream');
     trouble = what;
   };
 
-  const read = async (of: readonly number[]): Promise<OutboxRow[]> => {
-    const answer = await db.raw(
-      `select o.* from unnest(?::smallint[]) as l(lane) cross join lateral (
-         select position, lane, source, subject, epoch, sequence, envelope from banyan.outbox
-         where lane = l.lane and published_at is null order by position limit ?) o`,
-      [[...of], deps.rowsPerLane ?? 500],
-    );
-    return (answer as { rows: OutboxRow[] }).rows;
-  };
-
   /** Rows that do not follow what was sent: usually none to ask about, since this process sent what came before. */
-  const orphansAmong = async (rows: readonly OutboxRow[]): Promise<Set<string>> => {
-    const firsts = new Map<string, OutboxRow>();
-    for (const row of rows) {
-      const series = seriesOf(row);
-      if (!firsts.has(series)) firsts.set(series, row);
+  const orphansOf = async (rows: readonly OutboxRow[]): Promise<Set<string>> => {
+    const firsts = new Set<Series>();
+    const doubtful: string[] = [];
+    for (const { series, sequence, position } of rows) {
+      if (firsts.has(series)) continue;
+      firsts.add(series);
+      if (sequence !== 1 && series.sent !== sequence - 1) doubtful.push(position);
     }
-    const doubtful = [...firsts]
-      .filter(([series, row]) => row.sequence !== '1' && lastSent.get(series) !== BigInt(row.sequence) - 1n)
-      .map(([, row]) => row.position);
-    if (doubtful.length === 0) return new Set();
-    const answer = (await db.raw(
-      `select o.position from banyan.outbox o where o.position = any (?) and not exists (select 1 from banyan.outbox p
-         where p.source = o.source and p.subject = o.subject and p.epoch = o.epoch and p.sequence = o.sequence - 1 and p.published_at is not null)`,
-      [doubtful],
-    )) as { rows: { position: string }[] };
-    return new Set(answer.rows.map((row) => row.position));
+    return doubtful.length === 0 ? new Set() : orphansAmong(db, doubtful);
   };
 
-  const mark = async (
-    tokens: ReadonlyMap<number, string>,
-    sent: readonly { packed: Packed; shardId: string; sequenceNumber: string }[],
-  ): Promise<void> => {
-    const rows = sent.flatMap(({ packed, shardId, sequenceNumber }) => packed.rows.map((row) => ({ row, shardId, sequenceNumber })));
-    const bindings = [
-      memberId,
-      [...tokens.keys()],
-      [...tokens.values()],
-      rows.map(({ row }) => row.position),
-      rows.map(({ row }) => row.lane),
-      rows.map(({ shardId }) => shardId),
-      rows.map(({ sequenceNumber }) => sequenceNumber),
-    ];
+  const mark = async (tokens: ReadonlyMap<number, string>, sent: readonly SentRecord[]): Promise<void> => {
     for (let attempt = 0; ; attempt += 1) {
       try {
-        await db.raw(
-          'select count(*) from banyan.relay_mark(?, ?::smallint[], ?::bigint[], ?::bigint[], ?::smallint[], ?::text[], ?::text[])',
-          bindings as unknown as string[],
-        );
+        fail.hit('mark-before');
+        await markSent(db, memberId, tokens, sent);
+        fail.hit('mark-after');
         return;
       } catch (error) {
         // unmarked rows are sent again: duplicates, which readers drop; worth a few tries
@@ -154,26 +140,38 @@ export const createRelay = (deps: RelayDeps): Relay => {
   const tell = (rows: readonly OutboxRow[], outcome: 'published' | 'failed'): void => {
     let from = 0;
     for (let i = 1; i <= rows.length; i++) {
-      if (i < rows.length && rows[i]!.source === rows[from]!.source) continue;
-      deps.onFacts?.(contextOf(rows[from]!.source), outcome, i - from);
+      if (i < rows.length && rows[i]!.series.source === rows[from]!.series.source) continue;
+      deps.onFacts?.(contextOf(rows[from]!.series.source), outcome, i - from);
       from = i;
     }
   };
 
+  /** All of them; at the failpoint some are refused instead, as a shard would. */
+  const putSome = async (packed: readonly Packed[]): Promise<readonly PutResult[]> => {
+    const refused = new Set(packed.filter(() => fail.due('put-partial')));
+    const asked = packed.filter((one) => !refused.has(one));
+    const results = asked.length === 0 ? [] : await stream.put(asked.map((one) => one.record));
+    if (refused.size === 0) return results;
+    let at = 0;
+    return packed.map((one) => (refused.has(one) ? { ok: false, code: 'InternalFailure', throttled: false } : results[at++]!));
+  };
+
   const send = async (tokens: ReadonlyMap<number, string>, packed: readonly Packed[]): Promise<void> => {
-    const results = await stream.put(packed.map((one) => one.record));
-    const sent: { packed: Packed; shardId: string; sequenceNumber: string }[] = [];
+    fail.hit('put-before');
+    const results = await putSome(packed);
+    fail.hit('put-after');
+    const sent: SentRecord[] = [];
     let refusal: string | null = null;
     for (const [index, one] of packed.entries()) {
       const result = results[index]!;
       if (result.ok) {
-        sent.push({ packed: one, shardId: result.shardId, sequenceNumber: result.sequenceNumber });
+        sent.push({ lane: one.lane, rows: one.rows, shardId: result.shardId, sequenceNumber: result.sequenceNumber });
         held.delete(one.lane);
         totals.records += 1;
         totals.facts += one.rows.length;
         totals.bytes += one.record.data.length;
         tell(one.rows, 'published');
-        for (const row of one.rows) lastSent.set(seriesOf(row), BigInt(row.sequence));
+        for (const row of one.rows) row.series.sent = row.sequence;
       } else {
         totals.failed += 1;
         tell(one.rows, 'failed');
@@ -186,34 +184,37 @@ export const createRelay = (deps: RelayDeps): Relay => {
       const before = held.get(one.lane)?.failures ?? 0;
       held.set(one.lane, { failures: before + 1, until: Date.now() + backoff(before + 1) });
     }
-    if (lastSent.size > MAX_REMEMBERED) lastSent.clear();
     if (sent.length > 0) await mark(tokens, sent);
     report(refusal ?? stuck);
   };
 
   const round = async (): Promise<number> => {
+    resting = false;
+    book.trim();
     try {
       const now = Date.now();
       const tokens = new Map([...lanes.held()].filter(([lane]) => (held.get(lane)?.until ?? 0) <= now));
-      if (tokens.size === 0) return BUSY_MS;
-      const rows = await read([...tokens.keys()]);
-      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true, await orphansAmong(rows));
+      if (tokens.size === 0) return linger.pauseMs(now);
+      woken = false;
+      const rows = await readOutbox(db, [...tokens.keys()], deps.rowsPerLane ?? 500, LANE_BYTES, book);
+      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true, await orphansOf(rows));
       stuck = gaps[0]
-        ? `fact ${gaps[0].sequence} of subject ${gaps[0].subject} does not follow what was sent; its subject waits`
+        ? `fact ${gaps[0].sequence} of subject ${gaps[0].series.subject.name} does not follow what was sent; its subject waits`
         : oversize[0]
-          ? `fact ${oversize[0].sequence} of subject ${oversize[0].subject} is larger than 1 MiB; its subject waits`
+          ? `fact ${oversize[0].sequence} of subject ${oversize[0].series.subject.name} is larger than 1 MiB; its subject waits`
           : null;
       if (stuck !== null) report(stuck, 'error');
       if (packed.length === 0) {
-        idle += 1;
-        return idle < 10 ? BUSY_MS : REST_MS;
+        resting = !woken;
+        return woken ? linger.pauseMs(now) : REST_MS;
       }
-      idle = 0;
       lanes.busy(new Set(packed.map((one) => one.lane)));
       await send(tokens, packed);
       failures = 0;
+      const facts = packed.reduce((sum, one) => sum + one.rows.length, 0);
+      linger.sent(facts, Date.now());
       // rows that found no place in this request are due at once
-      return packed.reduce((sum, one) => sum + one.rows.length, 0) < rows.length ? 0 : BUSY_MS;
+      return facts < rows.length || rows.length >= (deps.rowsPerLane ?? 500) ? 0 : linger.pauseMs(Date.now());
     } catch (error) {
       failures += 1;
       const name = error instanceof Error ? error.name : '';
@@ -244,7 +245,13 @@ export const createRelay = (deps: RelayDeps): Relay => {
         rows: { rows: string; bytes: string; age: string }[];
       };
       const [found] = answer.rows;
-      backlog = { rows: Number(found!.rows), bytes: Number(found!.bytes), oldestAgeMs: Math.round(Number(found!.age)) };
+      const rows = Number(found!.rows);
+      backlog = {
+        rows,
+        bytes: Number(found!.bytes),
+        oldestAgeMs: Math.round(Number(found!.age)),
+        etaMs: eta.counted(rows, performance.now()),
+      };
       const pause = backlog.bytes >= PAUSE_CAPTURE * deps.maxBacklogBytes;
       if (pause || capturePaused) {
         await db.raw('update banyan.pressure set capture_paused = ?, at = clock_timestamp()', [pause]);
@@ -282,7 +289,11 @@ export const createRelay = (deps: RelayDeps): Relay => {
         .catch((error: unknown) => log.warn({ error: String(error) }, 'lanes could not be given back; their leases run out'));
       stream.close();
     },
-    wake: sending.wake,
+    // while facts go out anyway the next ones wait for the linger: a round for each would cost more than all the rest
+    wake: () => {
+      woken = true;
+      if (resting) sending.wake();
+    },
     backlog: () => backlog,
     backlogFull: () => backlog.bytes >= REFUSE_COMMANDS * deps.maxBacklogBytes,
     oldestUnpublishedAgeMs: (context) => oldestUnpublishedAgeMs(db, context),

@@ -5,6 +5,7 @@ import { HEADERS, type LedgerState } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import { buildTentative, eventsFor, knownAggregate } from '../core/event-mapping.ts';
 import { createBatcher } from './batcher.ts';
+import { type Failpoints, NO_FAILPOINTS } from './failpoints.ts';
 import {
   beginRows,
   keepAnswer,
@@ -48,6 +49,7 @@ export type DualWriteDeps = {
   readonly maxWaiting?: number;
   /** After so many ms without a terminal commit the client is answered anyway. Default 1,000. */
   readonly answerAfterMs?: number;
+  readonly fail?: Failpoints;
 };
 
 export type Begun =
@@ -96,6 +98,7 @@ type Open = { command: Command; request: StoredRequest; aggregate: string | null
 
 export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
   const { db, seal, log } = deps;
+  const fail = deps.fail ?? NO_FAILPOINTS;
   const opened = new Map<string, Open>();
   const thaws = new Map<string, Promise<void>>();
   const waiting = createWaiting(deps.maxWaiting ?? 1_000);
@@ -104,12 +107,22 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
   let stopped = false;
 
   const begins = createBatcher<LedgerBegin, LedgerBegun>({
-    run: (rows) => beginRows(db, rows),
+    run: async (rows) => {
+      fail.hit('presend-before');
+      const begun = await beginRows(db, rows);
+      fail.hit('presend-after');
+      return begun;
+    },
     weigh: (row) => row.sealed_request.length + 1_000,
     splittable: (error) => !storeIsAway(error),
   });
   const settles = createBatcher<LedgerSettle, LedgerSettled>({
-    run: (rows) => settleRows(db, rows),
+    run: async (rows) => {
+      fail.hit('terminal-before');
+      const settled = await settleRows(db, rows);
+      fail.hit('terminal-after');
+      return settled;
+    },
     weigh: (row) => (row.sealed_response?.length ?? 0) + 1_000,
     splittable: (error) => !storeIsAway(error),
   });
@@ -132,6 +145,7 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
     // past this the row is no longer ours: recovery has taken it
     const timer = setTimeout(() => forget(id), writes.responseTimeoutMs + writes.deadlineMs + 60_000);
     timer.unref();
+    fail.later('request-sent', 3);
     opened.set(id, { command, request: { method, target, headers, body }, aggregate, timer });
     return { kind: 'send', id, key, fence, resent };
   };
@@ -232,7 +246,11 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
       const recalled = await recall(command, key, row);
       if (recalled) return recalled;
     }
-    throw new AppError('answer-lost', 'the command was settled, but its answer is not known any more', {
+    const takenBack = row.state === 'compensating' || row.state === 'compensated';
+    const what = takenBack
+      ? 'the command was not applied, and its tentative event was taken back: repeat it under a new Idempotency-Key'
+      : 'the command was settled, but its answer is not known any more';
+    throw new AppError('answer-lost', what, {
       details: { location: locationOf(row.id), state: row.state },
     });
   };

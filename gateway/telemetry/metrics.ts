@@ -20,7 +20,11 @@ export type MetricSources = {
   }[];
   readonly tunnels: () => Readonly<Record<Upstream, number>>;
   /** null = nothing is published from here. */
-  readonly backlog: () => Promise<{ readonly depth: number; readonly oldestAgeMs: number } | null>;
+  readonly backlog: () => Promise<{
+    readonly depth: number;
+    readonly oldestAgeMs: number;
+    readonly etaMs?: number | null | undefined;
+  } | null>;
 };
 
 /** More values than this of one label become `other`: a file with 10,000 routes must not make 10,000 histograms. */
@@ -235,6 +239,16 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
       async collect() {
         const now = await ask();
         if (now) this.set(now.oldestAgeMs / 1000);
+        else this.remove();
+      },
+    });
+    new Gauge({
+      name: 'banyan_outbox_eta_seconds',
+      help: 'Until nothing waits if the backlog goes on falling as it does; absent while it does not fall.',
+      registers,
+      async collect() {
+        const eta = (await ask())?.etaMs;
+        if (typeof eta === 'number') this.set(eta / 1000);
         else this.remove();
       },
     });

@@ -91,7 +91,7 @@ describe('metrics', () => {
         breaker: () => ({ state: 'half-open' }),
         backlog: async () => {
           if (away) throw new Error('no store');
-          return { depth: 7, oldestAgeMs: 1500 };
+          return { depth: 7, oldestAgeMs: 1500, etaMs: 500 };
         },
       },
     });
@@ -101,6 +101,7 @@ describe('metrics', () => {
     expect(text).toContain('banyan_circuit_state{context="order",state="open"} 0');
     expect(text).toMatch(/^banyan_outbox_depth 7$/m);
     expect(text).toMatch(/^banyan_outbox_oldest_age_seconds 1.5$/m);
+    expect(text).toMatch(/^banyan_outbox_eta_seconds 0.5$/m);
     away = true;
     expect(await metrics.registry.metrics()).not.toMatch(/^banyan_outbox_depth /m);
   });

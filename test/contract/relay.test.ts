@@ -157,18 +157,18 @@ describe('the relay', () => {
     };
     if (rows[0]) {
       const marked = (await store.db.raw(
-        'select * from banyan.relay_mark(?, ?::smallint[], ?::bigint[], ?::bigint[], ?::smallint[], ?::text[], ?::text[])',
+        'select banyan.relay_mark_records(?, ?::smallint[], ?::bigint[], ?::smallint[], ?::text[], ?::text[], ?::text[]) as marked',
         [
           randomUUID(),
           [rows[0].lane],
           [tokens.get(rows[0].lane)!],
-          rows[0].positions,
-          rows[0].positions.map(() => rows[0]!.lane),
-          rows[0].positions.map(() => 'x'),
-          rows[0].positions.map(() => '1'),
+          [rows[0].lane],
+          ['x'],
+          ['1'],
+          [rows[0].positions.join(',')],
         ] as unknown as string[],
-      )) as { rows: unknown[] };
-      expect(marked.rows).toEqual([]);
+      )) as { rows: { marked: number }[] };
+      expect(marked.rows).toEqual([{ marked: 0 }]);
     }
     await published();
   });

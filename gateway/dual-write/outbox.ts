@@ -1,0 +1,99 @@
+import type { Knex } from 'knex';
+import type { Series, SeriesBook } from './series.ts';
+
+/** A fact that waits. `position` is a bigint as text; `data` the bytes of its envelope. */
+export type OutboxRow = { readonly position: string; readonly series: Series; readonly sequence: number; readonly data: Uint8Array };
+
+type LaneRows = { readonly lane: number; readonly heads: string | null; readonly envelopes: string | null };
+
+const NEWLINE = 10;
+
+/**
+ * One line of `heads` for each envelope: position, sequence, source, epoch, subject as JSON, tabs between. JSON text and heads hold no raw newline.
+ * Two long texts for a lane instead of a result row per fact: reading those cost more than all that is done with them.
+ */
+export const readLane = (rows: LaneRows, book: SeriesBook): OutboxRow[] => {
+  if (rows.heads === null || rows.envelopes === null) return [];
+  const heads = rows.heads.split('\n');
+  const bytes = Buffer.from(rows.envelopes);
+  const view = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const found: OutboxRow[] = [];
+  let from = 0;
+  for (const head of heads) {
+    const first = head.indexOf('\t');
+    const second = head.indexOf('\t', first + 1);
+    const fourth = head.indexOf('\t', head.indexOf('\t', second + 1) + 1);
+    const json = head.slice(fourth + 1);
+    const subject = json.includes('\\') ? (JSON.parse(json) as string) : json.slice(1, -1);
+    const newline = bytes.indexOf(NEWLINE, from);
+    const to = newline < 0 ? bytes.length : newline;
+    found.push({
+      position: head.slice(0, first),
+      sequence: Number(head.slice(first + 1, second)),
+      series: book.of(head.slice(second + 1, fourth), subject, rows.lane),
+      data: view.subarray(from, to),
+    });
+    from = to + 1;
+  }
+  return found;
+};
+
+/**
+ * What waits in these lanes, by lane and position. At most `limit` rows of a lane, and no more than `maxBytes` of it unless its first row alone is larger.
+ * `position + 0` is what the index `outbox_waiting` holds: the primary key must not look like a way to read in order.
+ */
+export const readOutbox = async (
+  db: Knex,
+  lanes: readonly number[],
+  limit: number,
+  maxBytes: number,
+  book: SeriesBook,
+): Promise<OutboxRow[]> => {
+  const answer = (await db.raw(
+    `select l.lane, x.heads, x.envelopes from unnest(?::smallint[]) as l(lane) cross join lateral (
+       select string_agg(concat_ws(E'\\t', position, sequence, source, epoch, to_json(subject)), E'\\n' order by position) as heads,
+         string_agg(envelope, E'\\n' order by position) as envelopes
+       from (select o.*, sum(octet_length(envelope)) over (order by position) - octet_length(envelope) as before from (
+         select position, sequence, source, epoch, subject, envelope from banyan.outbox
+         where lane = l.lane and published_at is null order by position + 0 limit ?) o) b
+       where before < ?) x`,
+    [[...lanes], limit, maxBytes],
+  )) as { rows: LaneRows[] };
+  return answer.rows.toSorted((a, b) => a.lane - b.lane).flatMap((rows) => readLane(rows, book));
+};
+
+/** Positions, among these, of rows whose predecessor is not on the stream. */
+export const orphansAmong = async (db: Knex, positions: readonly string[]): Promise<Set<string>> => {
+  const answer = (await db.raw(
+    `select o.position from banyan.outbox o where o.position = any (?) and not exists (select 1 from banyan.outbox p
+       where p.source = o.source and p.subject = o.subject and p.epoch = o.epoch and p.sequence = o.sequence - 1 and p.published_at is not null)`,
+    [[...positions]],
+  )) as { rows: { position: string }[] };
+  return new Set(answer.rows.map((row) => row.position));
+};
+
+/** A record that is on the stream. */
+export type SentRecord = {
+  readonly lane: number;
+  readonly rows: readonly OutboxRow[];
+  readonly shardId: string;
+  readonly sequenceNumber: string;
+};
+
+/** Marks the rows of lanes that are still held under these tokens, and moves their ledger rows on. */
+export const markSent = async (
+  db: Knex,
+  memberId: string,
+  tokens: ReadonlyMap<number, string>,
+  sent: readonly SentRecord[],
+): Promise<void> => {
+  await db.raw('select banyan.relay_mark_records(?, ?::smallint[], ?::bigint[], ?::smallint[], ?::text[], ?::text[], ?::text[])', [
+    memberId,
+    [...tokens.keys()],
+    [...tokens.values()],
+    sent.map((one) => one.lane),
+    sent.map((one) => one.shardId),
+    sent.map((one) => one.sequenceNumber),
+    sent.map((one) => one.rows.map((row) => row.position).join(',')),
+  ] as unknown as string[]);
+};

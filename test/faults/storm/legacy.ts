@@ -1,0 +1,103 @@
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { randomOf } from './random.ts';
+
+/** What a command did, once and for all. `n` counts the effects of the whole monolith. */
+export type Effect = { readonly key: string; readonly kind: Kind; readonly subject: string; readonly n: number };
+export type Kind = 'order' | 'entry' | 'note';
+
+export type Shares = { readonly failBefore: number; readonly failAfter: number; readonly hangAfter: number; readonly refuse: number };
+
+export type Legacy = {
+  readonly url: string;
+  readonly effects: ReadonlyMap<string, Effect>;
+  /** Effects in their order: what an adapter would capture. */
+  readonly changes: readonly Effect[];
+  /** Requests that came for a key that had its effect already. */
+  readonly repeats: () => number;
+  /** No more faults. */
+  readonly calm: () => void;
+  readonly stop: () => Promise<void>;
+};
+
+const ROUTES: readonly (readonly [string, RegExp, Kind])[] = [
+  ['POST', /^\/api\/orders$/, 'order'],
+  ['POST', /^\/api\/accounts\/([^/]+)\/entries$/, 'entry'],
+  ['PUT', /^\/api\/notes\/([^/]+)$/, 'note'],
+];
+
+/**
+ * A monolith that honours Idempotency-Key and fails as asked: before the effect, after it, or it has the effect and never answers. The truth that a storm's
+ * facts are held against.
+ */
+export const startLegacy = async (seed: number, shares: Shares): Promise<Legacy> => {
+  const random = randomOf(seed);
+  const effects = new Map<string, Effect>();
+  const refused = new Set<string>();
+  const changes: Effect[] = [];
+  let faults = true;
+  let repeats = 0;
+
+  const answer = (res: ServerResponse, status: number, body: unknown): void => {
+    res.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
+  };
+  const apply = (key: string, kind: Kind, subject: string | undefined): Effect => {
+    const known = effects.get(key);
+    if (known) {
+      repeats += 1;
+      return known;
+    }
+    const n = changes.length + 1;
+    const effect = { key, kind, subject: subject ?? `${kind}-${n}`, n };
+    effects.set(key, effect);
+    changes.push(effect);
+    return effect;
+  };
+  const view = (effect: Effect) => ({ id: effect.subject, n: effect.n, ref: effect.key });
+
+  const command = (res: ServerResponse, key: string, kind: Kind, subject: string | undefined): void => {
+    const { failBefore, failAfter, hangAfter, refuse } = shares;
+    const dice = faults ? random() : 0.5;
+    if (dice < failBefore) answer(res, 500, { error: 'before' });
+    else if (refused.has(key) || (!effects.has(key) && dice >= 1 - refuse)) {
+      refused.add(key);
+      answer(res, 409, { error: 'refused' });
+    } else {
+      const effect = apply(key, kind, subject);
+      if (dice < failBefore + failAfter) answer(res, 500, { error: 'after' });
+      else if (dice >= failBefore + failAfter + hangAfter) answer(res, 201, view(effect));
+    }
+  };
+
+  const handle = (req: IncomingMessage, res: ServerResponse): void => {
+    const { pathname, searchParams } = new URL(req.url ?? '/', 'http://legacy');
+    if (req.method === 'GET') {
+      const found = effects.get(searchParams.get('ref') ?? '');
+      answer(res, 200, found ? [view(found)] : []);
+      return;
+    }
+    const route = ROUTES.find(([method, pattern]) => req.method === method && pattern.test(pathname));
+    if (!route) answer(res, 404, {});
+    else command(res, String(req.headers['idempotency-key'] ?? ''), route[2], route[1].exec(pathname)![1]);
+  };
+  const server = createServer((req, res) => {
+    req.resume().once('end', () => handle(req, res));
+    res.on('error', () => undefined);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    effects,
+    changes,
+    repeats: () => repeats,
+    calm: () => {
+      faults = false;
+    },
+    stop: async () => {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+};
