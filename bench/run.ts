@@ -3,6 +3,7 @@ import { type BenchOptions, type Report, render } from './report.ts';
 
 /** Every benchmark there is; each measures and gives one report. */
 const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => Promise<Report>>>> = {
+  consumer: async () => (await import('./consumer/consumer.ts')).benchConsumer,
   proxy: async () => (await import('./proxy/proxy.ts')).benchProxy,
   tunnels: async () => (await import('./tunnels/tunnels.ts')).benchTunnels,
 };

@@ -66,7 +66,7 @@ type Worker = {
 };
 
 /** Facts per transaction; whole stream records, so one of many facts may exceed it. */
-const CHUNK_FACTS = 500;
+const CHUNK_FACTS = 2000;
 const PAGE_RECORDS = 1000;
 /** A shard allows 5 reads per second, all consumers together. */
 const READ_SPACING_MS = 210;
