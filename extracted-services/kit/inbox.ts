@@ -54,6 +54,8 @@ export type Progress = {
 export const createInbox = ({ schema, consumer, leaseMs }: InboxOptions) => ({
   /** Locks the lease row until the transaction ends and renews it. @throws Fenced when another instance has taken the shard */
   fence: async (trx: Knex, hold: Hold): Promise<void> => {
+    // a process that was stopped in the middle of a page must not hold the row for ever: the server ends its transaction
+    await trx.raw(`select set_config('idle_in_transaction_session_timeout', ?, true)`, [`${Math.max(leaseMs, 1000)}ms`]);
     const { rows } = await trx.raw<{ rows: unknown[] }>(
       `update ${schema}.lease set until = clock_timestamp() + ? * interval '1 millisecond'
        where consumer = ? and shard_id = ? and owner = ? and token = ? returning 1`,

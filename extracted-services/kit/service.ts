@@ -14,7 +14,7 @@ import { type Consumer, requestReplay, startConsumer } from './consumer.ts';
 import { reasonOf } from './failures.ts';
 import type { Handler } from './handlers.ts';
 import { answerProblem, sendProblem } from './http.ts';
-import { createKinesis } from './kinesis.ts';
+import { createFanOutKinesis, createKinesis } from './kinesis.ts';
 import { type Migration, migrateSchema } from './schema.ts';
 
 export type ComposeDeps = { readonly config: ServiceConfig; readonly db: Knex; readonly log: Logger };
@@ -42,8 +42,8 @@ export type ServiceSpec = {
 };
 
 export type StartOptions = {
-  /** Read the stream again from its beginning, without reactions. */
-  readonly replay?: boolean;
+  /** Read the stream again without reactions: from its beginning, or from what arrived at that time. */
+  readonly replay?: boolean | Date;
   readonly log?: Logger;
   /** How long to wait for the store's functions and the stream. Default 60,000. */
   readonly patienceMs?: number;
@@ -149,6 +149,12 @@ const createMetrics = (name: string, consumer: () => Consumer | undefined) => {
     labelNames: ['outcome'],
     registers: [registry],
   });
+  const deliveries = new Counter({
+    name: 'banyan_consumer_deliveries_total',
+    help: 'Pages of records, pushed by enhanced fan-out or polled',
+    labelNames: ['way'],
+    registers: [registry],
+  });
   const gauge = (metric: string, help: string, key: 'lagMs' | 'quarantined' | 'held', scale = 1) =>
     new Gauge({
       name: metric,
@@ -164,7 +170,7 @@ const createMetrics = (name: string, consumer: () => Consumer | undefined) => {
   gauge('banyan_consumer_lag_seconds', 'Age of the oldest fact that is not applied', 'lagMs', 0.001);
   gauge('banyan_consumer_quarantined', 'Facts in the dead letter queue', 'quarantined');
   gauge('banyan_consumer_held', 'Facts that wait for their predecessor', 'held');
-  return { registry, facts };
+  return { registry, facts, deliveries };
 };
 
 /**
@@ -211,6 +217,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
 
   const server = createServer({ keepAliveTimeout: 65_000 }, app);
   const kinesis = createKinesis(config);
+  const fanOut = config.fanOut ? createFanOutKinesis(config) : undefined;
   const close = async (): Promise<void> => {
     const closed = server.listening ? once(server, 'close') : Promise.resolve();
     server.close();
@@ -223,6 +230,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     clearTimeout(impatient);
     await parts?.stop?.();
     kinesis.destroy();
+    fanOut?.destroy();
     await database?.destroy();
     log.info('stopped');
   };
@@ -236,8 +244,9 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
       await waitFor('the store (banyan.append_fact; banyan run migrates it)', storeTakesFacts(db), log, patienceMs, signal);
     await waitFor(`the stream ${config.stream}`, streamExists(kinesis, config.stream), log, patienceMs, signal);
     if (options.replay) {
-      await requestReplay(db, spec.schema, spec.name);
-      log.info('reading the stream again from its beginning; nobody reacts up to where it was read before');
+      const from = options.replay instanceof Date ? options.replay : null;
+      await requestReplay(db, spec.schema, spec.name, from);
+      log.info(`reading the stream again from ${from?.toISOString() ?? 'its beginning'}; nobody reacts up to where it was read before`);
     }
     const made = spec.compose({ config, db, log });
     consumer = startConsumer({
@@ -249,6 +258,8 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
       handlers: made.handlers,
       own: spec.publishes,
       log,
+      ...(fanOut === undefined ? {} : { fanOut }),
+      onDelivery: (way) => metrics.deliveries.inc({ way }),
       onCounts: (counts) => {
         for (const [outcome, count] of Object.entries(counts)) if (count > 0) metrics.facts.inc({ outcome }, count);
       },
