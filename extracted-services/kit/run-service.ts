@@ -5,7 +5,7 @@ import { type Service, type ServiceSpec, startService } from './service.ts';
 
 const help = (spec: ServiceSpec): string => `The ${spec.name} service: HTTP API and consumer of the stream of facts.
 
-  npm run service -- ${spec.name} [--replay | --replay-from TIME]
+  npm run service -- ${spec.name} [--replay] [--replay-from TIME]
 
   --replay             read the stream again from its oldest record; nobody reacts to what was read before
   --replay-from TIME   the same from what arrived at TIME (RFC 3339)

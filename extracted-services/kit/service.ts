@@ -173,6 +173,14 @@ const createMetrics = (name: string, consumer: () => Consumer | undefined) => {
   return { registry, facts, deliveries };
 };
 
+/** Of a service that takes no facts. */
+const noConsumer = (consumer: string): Consumer => ({
+  position: async () => ({ consumer, lagMs: 0, shards: [], quarantined: 0, held: 0 }),
+  lagMs: async () => 0,
+  trouble: () => null,
+  stop: async () => undefined,
+});
+
 /**
  * Starts a service: HTTP at once (503 until it is ready), then its schema, its consumer. Resolves when it serves.
  * @throws StartError for a busy port, an unreachable database, a store or a stream that does not appear in time; nothing is left open then
@@ -183,6 +191,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
   const log = options.log ?? pino({ level: config.logLevel, name: spec.name }, process.stdout);
   const { patienceMs = 60_000, signal } = options;
   let parts: Parts | undefined;
+  let stopParts: Parts['stop'];
   let consumer: Consumer | undefined;
   let database: Knex | undefined;
   const metrics = createMetrics(spec.name, () => consumer);
@@ -228,7 +237,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     await closed;
     clearInterval(sweep);
     clearTimeout(impatient);
-    await parts?.stop?.();
+    await stopParts?.();
     kinesis.destroy();
     fanOut?.destroy();
     await database?.destroy();
@@ -242,30 +251,34 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     await migrateSchema(db, spec.schema, spec.migrations);
     if (spec.publishes !== undefined)
       await waitFor('the store (banyan.append_fact; banyan run migrates it)', storeTakesFacts(db), log, patienceMs, signal);
-    await waitFor(`the stream ${config.stream}`, streamExists(kinesis, config.stream), log, patienceMs, signal);
+    const made = spec.compose({ config, db, log });
+    stopParts = made.stop;
+    const reads = made.handlers.length > 0;
+    if (reads) await waitFor(`the stream ${config.stream}`, streamExists(kinesis, config.stream), log, patienceMs, signal);
     if (options.replay) {
       const from = options.replay instanceof Date ? options.replay : null;
       await requestReplay(db, spec.schema, spec.name, from);
       log.info(`reading the stream again from ${from?.toISOString() ?? 'its beginning'}; nobody reacts up to where it was read before`);
     }
-    const made = spec.compose({ config, db, log });
-    consumer = startConsumer({
-      kinesis,
-      stream: config.stream,
-      consumer: spec.name,
-      db,
-      schema: spec.schema,
-      handlers: made.handlers,
-      own: spec.publishes,
-      log,
-      ...(fanOut === undefined ? {} : { fanOut }),
-      onDelivery: (way) => metrics.deliveries.inc({ way }),
-      onCounts: (counts) => {
-        for (const [outcome, count] of Object.entries(counts)) if (count > 0) metrics.facts.inc({ outcome }, count);
-      },
-      pollMs: config.pollMs,
-      leaseMs: config.leaseMs,
-    });
+    consumer = !reads
+      ? noConsumer(spec.name)
+      : startConsumer({
+          kinesis,
+          stream: config.stream,
+          consumer: spec.name,
+          db,
+          schema: spec.schema,
+          handlers: made.handlers,
+          own: spec.publishes,
+          log,
+          ...(fanOut === undefined ? {} : { fanOut }),
+          onDelivery: (way) => metrics.deliveries.inc({ way }),
+          onCounts: (counts) => {
+            for (const [outcome, count] of Object.entries(counts)) if (count > 0) metrics.facts.inc({ outcome }, count);
+          },
+          pollMs: config.pollMs,
+          leaseMs: config.leaseMs,
+        });
     parts = made;
     let stopped: Promise<void> | undefined;
     return {

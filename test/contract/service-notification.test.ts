@@ -115,7 +115,7 @@ it('says in one line why it cannot start', async () => {
   expect(await help.exited).toEqual({ code: 0, signal: null });
   const own = run('extracted-services/run.ts', ['order', '--help']);
   expect(await own.exited).toEqual({ code: 0, signal: null });
-  expect(own.stdout.join('\n')).toContain('npm run service -- order [--replay]');
+  expect(own.stdout.join('\n')).toContain('npm run service -- order [--replay] [--replay-from TIME]');
 });
 
 it('ends although nobody reads its log any more', async () => {
