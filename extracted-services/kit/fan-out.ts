@@ -12,7 +12,7 @@ import { sleep } from './failures.ts';
 export type Delivery = { readonly records: readonly _Record[]; readonly behindMs: number; readonly ended: boolean };
 
 /** A subscription said nothing for longer than its heartbeat allows: the connection is half-open, or the service hangs. */
-export class Silent extends Error {
+class Silent extends Error {
   constructor(shardId: string, quietMs: number) {
     super(`the subscription to ${shardId} has said nothing for ${quietMs} ms`);
     this.name = 'Silent';

@@ -16,6 +16,8 @@ type Local = {
   readonly kind: 'local';
   readonly act: (trx: Knex.Transaction, command: Command) => Promise<Outcome>;
   readonly undo: (trx: Knex.Transaction, command: Command) => Promise<void>;
+  /** What it stands for was there before anybody asked: `undo` runs even when `act` never arrived. */
+  readonly given?: true;
 };
 /** A step that somebody outside does, under the command's id as its idempotency key; `undo` must also work before `act` has arrived there, and then keep it out. */
 type External = {
@@ -158,8 +160,7 @@ export const participantRoutes = (deps: { db: Knex; schema: string; actions: Rea
     if (action.kind === 'local') {
       await db.transaction(async (trx) => {
         const begun = await begin(trx, id, body, 'undone');
-        if (begun.fresh || begun.state === 'undone') return;
-        if (begun.state === 'done') await action.undo(trx, command);
+        if (begun.fresh ? action.given : begun.state === 'done') await action.undo(trx, command);
         await finish(trx);
       });
       return void res.json(DONE);

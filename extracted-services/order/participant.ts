@@ -9,6 +9,7 @@ const idOf = (data: Readonly<Record<string, unknown>>): number =>
 export const orderActions = (commands: Commands): Readonly<Record<string, Action>> => ({
   accept: {
     kind: 'local',
+    given: true,
     act: async (trx, { data }) => {
       const id = idOf(data);
       const order = Number.isSafeInteger(id) ? await findOrder(trx, id) : null;

@@ -7,6 +7,8 @@ export type Step = {
   readonly action: string;
   /** Once it is done there is no way back: what comes after is tried until it works or a person is needed. */
   readonly pivot?: true;
+  /** It was there before the saga began, so it is undone with the others even if it was never asked. */
+  readonly given?: true;
 };
 
 export type Definition = { readonly name: string; readonly version: number; readonly steps: readonly Step[]; readonly deadlineMs: number };
@@ -17,7 +19,7 @@ export const ORDER_SAGA: Definition = {
   version: 1,
   deadlineMs: 60_000,
   steps: [
-    { name: 'order', participant: 'order', action: 'accept' },
+    { name: 'order', participant: 'order', action: 'accept', given: true },
     { name: 'reserve', participant: 'inventory', action: 'reserve' },
     { name: 'pay', participant: 'payment', action: 'pay' },
     { name: 'ship', participant: 'shipping', action: 'ship', pivot: true },

@@ -20,6 +20,7 @@ describe('what a saga does next', () => {
     ['the last that may have run comes first', { order: at('done'), reserve: at('done'), pay: at('asked') }, 'undo pay'],
     ['what was refused is not undone', { order: at('done'), reserve: at('done'), pay: at('refused') }, 'undo reserve'],
     ['all undone', { order: at('undone'), reserve: at('undone') }, 'end compensated'],
+    ['what was there before the saga is undone though nobody asked', {}, 'undo order'],
     ['out of attempts', { order: at('done'), reserve: at('asked', MAX_ATTEMPTS) }, 'park reserve cannot be undone'],
   ])('backward, %s', (_what, log, expected) => expect(show(nextMove(ORDER_SAGA, 'compensating', log, false))).toBe(expected));
 
@@ -47,7 +48,7 @@ describe('what a saga does next', () => {
             if (move.kind === 'end')
               return move.state === 'done'
                 ? names.every((name) => log[name]?.state === 'done')
-                : names.every((name) => ['undone', 'refused', undefined].includes(log[name]?.state));
+                : names.every((name) => ['undone', 'refused', name === 'order' ? '' : undefined].includes(log[name]?.state));
             if (move.kind === 'park') return true;
             if (move.kind === 'turn') {
               state = 'compensating';
@@ -56,7 +57,10 @@ describe('what a saga does next', () => {
             }
             const before = log[move.step.name]?.attempts ?? 0;
             if (move.kind === 'do') log[move.step.name] = at(outcomes.next().value!, before + 1);
-            else log[move.step.name] = undos.next().value ? at('undone') : { state: log[move.step.name]!.state, attempts: before + 1 };
+            else
+              log[move.step.name] = undos.next().value
+                ? at('undone')
+                : { state: log[move.step.name]?.state ?? 'done', attempts: before + 1 };
           }
           return false;
         },

@@ -33,11 +33,12 @@ export const commandId = (saga: string, step: string): string => createHash('sha
  */
 export const nextMove = (definition: Definition, state: 'running' | 'compensating', log: StepLog, late: boolean): Move => {
   if (state === 'compensating') {
-    const back = [...definition.steps]
-      .reverse()
-      .find(({ name }) => log[name] !== undefined && !['undone', 'refused'].includes(log[name].state));
+    const back = [...definition.steps].reverse().find(({ name, given }) => {
+      const standing = log[name]?.state ?? (given ? 'done' : 'undone');
+      return standing === 'asked' || standing === 'done';
+    });
     if (!back) return { kind: 'end', state: 'compensated' };
-    if (log[back.name]!.attempts >= MAX_ATTEMPTS) return { kind: 'park', why: `${back.name} cannot be undone` };
+    if ((log[back.name]?.attempts ?? 0) >= MAX_ATTEMPTS) return { kind: 'park', why: `${back.name} cannot be undone` };
     return { kind: 'undo', step: back };
   }
   const pivot = definition.steps.findIndex((step) => step.pivot);

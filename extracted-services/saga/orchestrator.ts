@@ -82,7 +82,7 @@ export const startOrchestrator = (deps: OrchestratorDeps): Orchestrator => {
       }
       case 'undo': {
         const { name, participant, action } = next.step;
-        const before = saga.log[name]!;
+        const before = saga.log[name] ?? { state: 'done' as const, attempts: 0 };
         const attempts = before.attempts + 1;
         const answer = await participants.undo(participant, commandId(saga.id, name), action, saga.id, saga.data);
         const undone = answer.outcome === 'done';
