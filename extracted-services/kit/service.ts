@@ -11,6 +11,7 @@ import { type Logger, pino } from 'pino';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { type ServiceConfig, StartError } from './config.ts';
 import { type Consumer, requestReplay, startConsumer } from './consumer.ts';
+import { dlqRoutes } from './dlq.ts';
 import { reasonOf } from './failures.ts';
 import type { Handler } from './handlers.ts';
 import { answerProblem, sendProblem } from './http.ts';
@@ -279,7 +280,12 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
           pollMs: config.pollMs,
           leaseMs: config.leaseMs,
         });
-    parts = made;
+    parts = {
+      ...made,
+      routes: express
+        .Router()
+        .use(dlqRoutes({ db, schema: spec.schema, consumer: spec.name, handlers: made.handlers, own: spec.publishes }), made.routes),
+    };
     let stopped: Promise<void> | undefined;
     return {
       url,

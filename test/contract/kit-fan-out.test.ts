@@ -2,6 +2,7 @@ import { CreateStreamCommand, SplitShardCommand, UpdateShardCountCommand } from 
 import { aggregate } from '@banyan/contracts/kpl.ts';
 import { startKinesis } from '@banyan/dev-kinesis/emulator.ts';
 import { type Consumer, type ConsumerOptions, startConsumer } from '@banyan/kit/consumer.ts';
+import { createDlq } from '@banyan/kit/dlq.ts';
 import { type Handler, project } from '@banyan/kit/handlers.ts';
 import { createFanOutKinesis, createKinesis } from '@banyan/kit/kinesis.ts';
 import { createLambdaHandler } from '@banyan/kit/lambda.ts';
@@ -180,6 +181,52 @@ describe('random shard graphs', () => {
       open = wanted;
     }
     await complete(30, 10);
+  });
+});
+
+describe('the dead letter queue', () => {
+  it('gives a key back in its order once its poison is mended, or when one letter is given up; other keys flow meanwhile', async () => {
+    let sick = true;
+    const healing: Handler[] = [
+      project({
+        types: ['thing.done.v1'],
+        apply: async (trx, envelope) => {
+          if (sick && envelope.data.poison === true) throw new Error('a bug');
+          await handlers()[0]!.apply(trx, { ...envelope, data: {} });
+        },
+      }),
+    ];
+    const rig = await emulated(1);
+    const consumer = consume(rig, { handlers: healing });
+    const bad = ['a', 'b'].flatMap((key) =>
+      [1, 2, 3].map((sequence) => fact('thing.done.v1', key, { poison: sequence === 1 }, { sequence })),
+    );
+    await publish(rig, [...bad, ...facts(5, 2)]);
+    await until(async () => (await effects()).length === 10 && (await consumer.position()).quarantined === 6, {
+      describe: 'the healthy keys',
+      timeoutMs: 20_000,
+    });
+    const dlq = createDlq({ db, schema, consumer: 'test', handlers: healing });
+    expect(await dlq.replay('thing/a')).toEqual({ applied: 0, left: 3, error: 'a bug' });
+    sick = false;
+    expect(await dlq.replay('thing/a')).toEqual({ applied: 3, left: 0, error: null });
+    await expect(dlq.replay('thing/a')).rejects.toMatchObject({ code: 'not-found' });
+    const letters = (await dlq.list(10)) as { position: number; key: string }[];
+    expect(letters.map((letter) => letter.key)).toEqual(['thing/b', 'thing/b', 'thing/b']);
+    const who = { reason: 'typed by mistake', actor: 'ann' };
+    await expect(dlq.skip(letters[1]!.position, who)).rejects.toMatchObject({ code: 'conflict' });
+    expect(await dlq.skip(letters[0]!.position, who)).toEqual({ applied: 2, left: 0, error: null });
+    expect(await db(`${schema}.dlq_skipped`).select('key', 'reason', 'actor')).toEqual([{ key: 'thing/b', ...who }]);
+    await publish(
+      rig,
+      ['a', 'b'].map((key) => fact('thing.done.v1', key, {}, { sequence: 4 })),
+    );
+    await until(async () => (await effects()).length === 17, { describe: 'what came after', timeoutMs: 20_000 });
+    const of = async (subject: string) => (await effects()).filter((each) => each.subject === subject).map((each) => each.sequence);
+    expect([await of('a'), await of('b')]).toEqual([
+      [1, 2, 3, 4],
+      [2, 3, 4],
+    ]);
   });
 });
 
