@@ -3,6 +3,7 @@ import { type BenchOptions, type Report, render } from './report.ts';
 
 /** Every benchmark there is; each measures and gives one report. */
 const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => Promise<Report>>>> = {
+  consumer: async () => (await import('./consumer/consumer.ts')).benchConsumer,
   proxy: async () => (await import('./proxy/proxy.ts')).benchProxy,
   parity: async () => (await import('./parity/parity.ts')).benchParity,
   'parity-noise': async () => (await import('./parity-noise/parity-noise.ts')).benchParityNoise,

@@ -1,5 +1,8 @@
 import type { ShardState } from './shards.ts';
 
+/** Who is registered for enhanced fan-out. */
+export type StreamConsumer = { readonly name: string; readonly arn: string; readonly createdMs: number };
+
 /** A stream as the log keeps it. `tags` are pairs, `createdMs` and `activeAt` milliseconds since the epoch. */
 export type StreamState = {
   /** Unique per incarnation: an iterator of a deleted stream never reads its namesake. */
@@ -12,6 +15,10 @@ export type StreamState = {
   readonly retentionHours: number;
   readonly maxRecordKiB: number;
   readonly tags: readonly (readonly [string, string])[];
+  /** Absent in files of before they existed. */
+  readonly consumers?: readonly StreamConsumer[];
+  readonly keyId?: string | null;
+  readonly monitoring?: readonly string[];
   readonly nextShard: number;
   readonly shards: readonly ShardState[];
 };
@@ -28,6 +35,15 @@ export type Entry =
   | { readonly kind: 'delete'; readonly id: string }
   | { readonly kind: 'retention'; readonly id: string; readonly hours: number }
   | { readonly kind: 'tags'; readonly id: string; readonly tags: readonly (readonly [string, string])[] }
+  | { readonly kind: 'consumers'; readonly id: string; readonly consumers: readonly StreamConsumer[] }
+  | {
+      readonly kind: 'settings';
+      readonly id: string;
+      readonly mode?: StreamState['mode'];
+      readonly maxRecordKiB?: number;
+      readonly keyId?: string | null;
+      readonly monitoring?: readonly string[];
+    }
   | {
       readonly kind: 'reshard';
       readonly id: string;

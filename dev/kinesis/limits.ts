@@ -11,6 +11,11 @@ export type Limits = {
   readonly readsPerSecond: number;
   /** Age after which a shard iterator or a list token is refused. */
   readonly iteratorMs: number;
+  /** Enhanced fan-out: how long a subscription lasts, how often it says something, when a second one may take it over, and its own bytes per second. */
+  readonly subscriptionMs: number;
+  readonly heartbeatMs: number;
+  readonly takeoverMs: number;
+  readonly subscriptionBytesPerSecond: number;
   /** How long a new stream stays CREATING. AWS takes seconds; 0 lets a stack start at once. */
   readonly createMs: number;
   /** Open shards of all streams together. */
@@ -36,6 +41,10 @@ export const DEFAULT_LIMITS: Limits = {
   readBytesPerSecond: 2 * MIB,
   readsPerSecond: 5,
   iteratorMs: 300_000,
+  subscriptionMs: 300_000,
+  heartbeatMs: 5000,
+  takeoverMs: 5000,
+  subscriptionBytesPerSecond: 2 * MIB,
   createMs: 0,
   maxShards: 1000,
   memoryBytes: 512 * MIB,

@@ -1,9 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
-import { KinesisError } from './errors.ts';
+import { setTimeout as pause } from 'node:timers/promises';
+import { KinesisError, validation } from './errors.ts';
+import { type Faults, faultRules } from './faults.ts';
 import type { Limits } from './limits.ts';
 import type { Operation } from './requests.ts';
+import { Subscription } from './subscriptions.ts';
 
 export type HttpRequest = IncomingMessage | Http2ServerRequest;
 export type HttpResponse = ServerResponse | Http2ServerResponse;
@@ -15,11 +18,41 @@ export type ProtocolDeps = {
   readonly limits: Limits;
   readonly knows: (operation: string) => operation is Operation;
   readonly run: Run;
+  readonly faults: Faults;
   readonly warn: (line: string) => void;
 };
 
 const TARGET = 'Kinesis_20131202.';
 const CONTENT_TYPE = 'application/x-amz-json-1.1';
+
+/** Where a test that runs in another process scripts faults. A browser cannot PUT across origins without asking, which is never allowed. */
+const FAULTS = '/_emulator/faults';
+
+/** Ends the connection, or the HTTP/2 stream, without an answer. */
+const cut = (req: HttpRequest): void => {
+  if ('stream' in req) req.stream.destroy(new Error('cut (scripted)'));
+  else req.socket.destroy();
+};
+
+const gone = (res: HttpResponse): boolean => (res as ServerResponse).destroyed || ('stream' in res && res.stream.destroyed);
+
+/** What a fault does before the operation runs. `hang` ends when the client leaves. */
+const before = async (fault: { kind: string; ms: number }, operation: string, req: HttpRequest, res: HttpResponse): Promise<void> => {
+  switch (fault.kind) {
+    case 'throttle':
+      throw new KinesisError('ProvisionedThroughputExceededException', `Rate exceeded for ${operation} (scripted).`);
+    case 'error':
+      throw new KinesisError('InternalFailure', `${operation} failed (scripted).`, 500);
+    case 'outage':
+      cut(req);
+      return;
+    case 'delay':
+      await pause(fault.ms, undefined, { ref: false });
+      return;
+    case 'hang':
+      if (operation !== 'SubscribeToShard') await new Promise<void>((resolve) => void res.once('close', resolve));
+  }
+};
 
 const tooLarge = (limit: number): KinesisError =>
   new KinesisError('RequestEntityTooLargeException', `The request body exceeds ${limit} bytes.`, 413);
@@ -91,6 +124,15 @@ export const createProtocol = (d: ProtocolDeps): ((req: HttpRequest, res: HttpRe
       reserved += bytes;
     };
     try {
+      if (req.url === FAULTS) {
+        if (req.method !== 'PUT')
+          throw new KinesisError('UnknownOperationException', `${FAULTS} takes PUT with a list of rules in JSON.`, 405);
+        const rules = faultRules.safeParse(JSON.parse((await readBody(req, 65_536, reserve)).toString()));
+        if (!rules.success) throw validation(rules.error.issues.map((issue) => `${issue.path.join('.') || 'rules'}: ${issue.message}`));
+        d.faults.set(rules.data);
+        send(res, 200, {}, '');
+        return;
+      }
       const target = req.headers['x-amz-target'];
       const operation = typeof target === 'string' && target.startsWith(TARGET) ? target.slice(TARGET.length) : undefined;
       if (req.method !== 'POST' || operation === undefined)
@@ -101,7 +143,23 @@ export const createProtocol = (d: ProtocolDeps): ((req: HttpRequest, res: HttpRe
       if (!d.knows(operation))
         throw new KinesisError('UnknownOperationException', `The emulator does not know the operation ${operation}.`);
       const body = parseJson(await readBody(req, d.limits.bodyBytes, reserve));
+      const fault = d.faults.strike(operation);
+      if (fault) await before(fault, operation, req, res);
+      if (fault?.kind === 'outage' || gone(res)) return;
       const answer = await d.run(operation, body, regionOf(req.headers.authorization));
+      if (fault?.kind === 'error-after')
+        throw new KinesisError('InternalFailure', 'The request was carried out; then the service failed.', 500);
+      if (fault?.kind === 'lost') {
+        cut(req);
+        return;
+      }
+      if (answer instanceof Subscription) {
+        const out = res as ServerResponse;
+        if (gone(res)) return;
+        out.writeHead(200, { 'content-type': 'application/vnd.amazon.eventstream', 'x-amzn-requestid': id });
+        answer.send(res);
+        return;
+      }
       const text = Object.keys(answer).length === 0 ? '' : JSON.stringify(answer);
       send(res, 200, { 'x-amzn-requestid': id }, text);
     } catch (error) {

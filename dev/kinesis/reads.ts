@@ -5,12 +5,12 @@ import type { Request } from './requests.ts';
 import { parseSequence, saltOf } from './sequence.ts';
 import { isOpen, type Shard, type StoredRecord, seek, shardId, shardNumber } from './shards.ts';
 import type { Stream } from './store.ts';
-import { activeStreamOf, nameInArn, type Deps as StreamDeps } from './stream-of.ts';
+import { activeStreamOf, encryptionOf, nameInArn, type Deps as StreamDeps } from './stream-of.ts';
 import type { Throttle } from './throttle.ts';
 
 type Deps = StreamDeps & { readonly throttle: Throttle };
 
-const shardOf = (stream: Stream, id: string): Shard => {
+export const shardOf = (stream: Stream, id: string): Shard => {
   const number = shardNumber(id);
   const shard = stream.shards.find((candidate) => candidate.number === number);
   if (!shard) throw notFound(`Shard ${id} in stream ${stream.name} under account ${ACCOUNT} does not exist`);
@@ -35,7 +35,9 @@ const indexIn = (stream: Stream, shard: Shard, text: string): number => {
 
 const firstIndex = (shard: Shard): number => shard.records[shard.head]?.index ?? shard.visibleIndex;
 
-const startIndex = (d: Deps, stream: Stream, shard: Shard, request: Request<'GetShardIterator'>): number => {
+type Start = Pick<Request<'GetShardIterator'>, 'ShardIteratorType' | 'StartingSequenceNumber' | 'Timestamp'>;
+
+export const startIndex = (d: StreamDeps, stream: Stream, shard: Shard, request: Start): number => {
   const type = request.ShardIteratorType;
   const sequence = request.StartingSequenceNumber;
   const bySequence = type === 'AT_SEQUENCE_NUMBER' || type === 'AFTER_SEQUENCE_NUMBER';
@@ -77,20 +79,25 @@ export const getShardIterator = (d: Deps, request: Request<'GetShardIterator'>):
 };
 
 /** The records from `index` on, as many as fit; the first always fits. `next` is the offset of the first one left out. */
-const take = (shard: Shard, index: number, limit: number): { page: StoredRecord[]; bytes: number; next: number } => {
+export const take = (
+  shard: Shard,
+  index: number,
+  limit: number,
+  limitBytes: number,
+): { page: StoredRecord[]; bytes: number; next: number } => {
   const from = seek(shard, (record) => record.index >= index);
   let bytes = 0;
   let next = from;
   while (next < shard.records.length && next - from < limit) {
     const { size } = shard.records[next]!;
-    if (next > from && bytes + size > MAX_GET_BYTES) break;
+    if (next > from && bytes + size > limitBytes) break;
     bytes += size;
     next += 1;
   }
   return { page: shard.records.slice(from, next), bytes, next };
 };
 
-const childrenOf = (stream: Stream, parent: Shard): object[] =>
+export const childrenOf = (stream: Stream, parent: Shard): object[] =>
   stream.shards
     .filter((shard) => shard.parents.includes(parent.number))
     .map((shard) => ({
@@ -98,6 +105,14 @@ const childrenOf = (stream: Stream, parent: Shard): object[] =>
       ParentShards: shard.parents.map(shardId),
       HashKeyRange: { StartingHashKey: String(shard.startHash), EndingHashKey: String(shard.endHash) },
     }));
+
+export const recordOf = (stream: Stream, shard: Shard, record: StoredRecord): object => ({
+  SequenceNumber: shard.sequence(record.index, record.at),
+  ApproximateArrivalTimestamp: record.at / 1000,
+  Data: record.data,
+  PartitionKey: record.key,
+  EncryptionType: encryptionOf(stream),
+});
 
 export const getRecords = (d: Deps, request: Request<'GetRecords'>): object => {
   const now = d.clock();
@@ -111,20 +126,14 @@ export const getRecords = (d: Deps, request: Request<'GetRecords'>): object => {
   if (!shard) throw notFound(`Shard ${shardId(it.shard)} in stream ${stream.name} under account ${ACCOUNT} does not exist`);
   refuseDryRun(request);
   if (!d.throttle.admitRead(shard)) throw throttled(shard.id, stream.name);
-  const { page, bytes, next } = take(shard, it.index, request.Limit ?? 10_000);
+  const { page, bytes, next } = take(shard, it.index, request.Limit ?? 10_000, MAX_GET_BYTES);
   d.throttle.chargeRead(shard, bytes);
   const unread = shard.records[next];
   // A closed shard is at its end only when the last record that it accepted has become durable too.
   const ended = shard.closed !== undefined && unread === undefined && shard.visibleIndex === shard.nextIndex;
   const last = page.at(-1);
   return {
-    Records: page.map((record) => ({
-      SequenceNumber: shard.sequence(record.index, record.at),
-      ApproximateArrivalTimestamp: record.at / 1000,
-      Data: record.data,
-      PartitionKey: record.key,
-      EncryptionType: 'NONE',
-    })),
+    Records: page.map((record) => recordOf(stream, shard, record)),
     NextShardIterator: ended
       ? null
       : writeIterator({

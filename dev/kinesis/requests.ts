@@ -41,6 +41,23 @@ const tags = z
   .refine((value) => !Object.hasOwn(Object(value), '__proto__'), 'Member must not be named __proto__')
   .pipe(z.record(text(1, 128), text(0, 256)));
 
+const byConsumer = { StreamARN: arn.nullish(), ConsumerName: name.nullish(), ConsumerARN: arn.nullish() };
+const metrics = z
+  .array(
+    oneOf([
+      'IncomingBytes',
+      'IncomingRecords',
+      'OutgoingBytes',
+      'OutgoingRecords',
+      'WriteProvisionedThroughputExceeded',
+      'ReadProvisionedThroughputExceeded',
+      'IteratorAgeMilliseconds',
+      'ALL',
+    ]),
+  )
+  .min(1, atLeast(1))
+  .max(7, atMost(7));
+
 export const REQUESTS = {
   CreateStream: z.object({
     StreamName: name,
@@ -99,6 +116,36 @@ export const REQUESTS = {
     ShardIteratorType: oneOf(['AT_SEQUENCE_NUMBER', 'AFTER_SEQUENCE_NUMBER', 'TRIM_HORIZON', 'LATEST', 'AT_TIMESTAMP']),
     StartingSequenceNumber: sequence.nullish(),
     Timestamp: timestamp.nullish(),
+  }),
+  UpdateShardCount: z.object({ ...byStream, TargetShardCount: whole(1, 100_000), ScalingType: oneOf(['UNIFORM_SCALING']) }),
+  UpdateStreamMode: z.object({
+    StreamARN: arn,
+    StreamModeDetails: z.object({ StreamMode: oneOf(['PROVISIONED', 'ON_DEMAND']) }),
+    WarmThroughputMiBps: whole(0, 1_000_000).nullish(),
+  }),
+  UpdateMaxRecordSize: z.object({ StreamARN: arn, MaxRecordSizeInKiB: whole(1024, 10_240) }),
+  StartStreamEncryption: z.object({ ...byStream, EncryptionType: oneOf(['KMS']), KeyId: text(1, 2048) }),
+  StopStreamEncryption: z.object({ ...byStream, EncryptionType: oneOf(['KMS']), KeyId: text(1, 2048) }),
+  EnableEnhancedMonitoring: z.object({ ...byStream, ShardLevelMetrics: metrics }),
+  DisableEnhancedMonitoring: z.object({ ...byStream, ShardLevelMetrics: metrics }),
+  DescribeLimits: z.object({}),
+  RegisterStreamConsumer: z.object({ StreamARN: arn, ConsumerName: name, Tags: tags.nullish() }),
+  DeregisterStreamConsumer: z.object(byConsumer),
+  DescribeStreamConsumer: z.object(byConsumer),
+  ListStreamConsumers: z.object({
+    StreamARN: arn,
+    NextToken: token.nullish(),
+    MaxResults: whole(1, 10_000).nullish(),
+    StreamCreationTimestamp: timestamp.nullish(),
+  }),
+  SubscribeToShard: z.object({
+    ConsumerARN: arn,
+    ShardId: shardIdText,
+    StartingPosition: z.object({
+      Type: oneOf(['AT_SEQUENCE_NUMBER', 'AFTER_SEQUENCE_NUMBER', 'TRIM_HORIZON', 'LATEST', 'AT_TIMESTAMP']),
+      SequenceNumber: sequence.nullish(),
+      Timestamp: timestamp.nullish(),
+    }),
   }),
   GetRecords: z.object({ ...dryRun, ShardIterator: text(1, 512), Limit: whole(1, 10_000).nullish(), StreamARN: arn.nullish() }),
 };

@@ -1,6 +1,6 @@
 import { ACCOUNT, invalid, KinesisError, notFound } from './errors.ts';
 import type { Request } from './requests.ts';
-import { isOpen, type Shard, type ShardState, shardNumber } from './shards.ts';
+import { hashRanges, isOpen, type Shard, type ShardState, shardNumber } from './shards.ts';
 import type { Stream } from './store.ts';
 import { activeStreamOf, type Deps } from './stream-of.ts';
 
@@ -72,4 +72,48 @@ export const mergeShards = async (d: Deps, request: Request<'MergeShards'>): Pro
       `Shards ${one.id} and ${other.id} in stream ${stream.name} under account ${ACCOUNT} are not an adjacent pair of shards eligible for merging`,
     );
   return replace(d, stream, [one, other], [[low.startHash, high.endHash]]);
+};
+
+const openShards = (stream: Stream): Shard[] =>
+  stream.shards.filter(isOpen).sort((a, b) => (a.startHash < b.startHash ? -1 : a.startHash > b.startHash ? 1 : 0));
+
+/**
+ * Uniform scaling, in the steps that AWS takes too: shards are split where a new one shall begin, then neighbours are merged. So every shard has one or two
+ * parents, and a reader that reads parents first keeps the order of keys.
+ */
+export const updateShardCount = async (d: Deps, request: Request<'UpdateShardCount'>): Promise<object> => {
+  const stream = activeStreamOf(d, request);
+  const before = openShards(stream).length;
+  const target = request.TargetShardCount;
+  if (stream.mode === 'ON_DEMAND') throw invalid(`The stream ${stream.name} is in ON_DEMAND mode: AWS scales it.`);
+  if (target > before * 2 || target < before / 2)
+    throw invalid(
+      `UpdateShardCount cannot scale up over double your current open shard count, nor scale down below half of it. Current open shard count: ${before}. Target shard count: ${target}.`,
+    );
+  if (d.store.openShards() - before + target > d.limits.maxShards)
+    throw new KinesisError(
+      'LimitExceededException',
+      `Target shard count or number of open shards exceed the limit of ${d.limits.maxShards}.`,
+    );
+  const ranges = hashRanges(target);
+  for (const { start } of ranges) {
+    const shard = openShards(stream).find((candidate) => candidate.startHash < start && start <= candidate.endHash);
+    if (shard)
+      await replace(
+        d,
+        stream,
+        [shard],
+        [
+          [shard.startHash, start - 1n],
+          [start, shard.endHash],
+        ],
+      );
+  }
+  for (const { start, end } of ranges)
+    for (;;) {
+      const [first, second] = openShards(stream).filter((shard) => shard.startHash >= start && shard.endHash <= end);
+      if (!first || !second) break;
+      await replace(d, stream, [first, second], [[first.startHash, second.endHash]]);
+    }
+  return { StreamName: stream.name, StreamARN: stream.arn, CurrentShardCount: before, TargetShardCount: target };
 };

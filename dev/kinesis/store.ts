@@ -1,4 +1,4 @@
-import type { Entry, Row, StreamState } from './entries.ts';
+import type { Entry, Row, StreamConsumer, StreamState } from './entries.ts';
 import { ACCOUNT } from './errors.ts';
 import type { Clock, Limits } from './limits.ts';
 import type { Log } from './log.ts';
@@ -10,15 +10,23 @@ export type Stream = {
   readonly name: string;
   readonly arn: string;
   readonly region: string;
-  readonly mode: 'PROVISIONED' | 'ON_DEMAND';
+  mode: 'PROVISIONED' | 'ON_DEMAND';
   readonly createdMs: number;
   readonly activeAt: number;
-  readonly maxRecordKiB: number;
+  maxRecordKiB: number;
+  /** By name. */
+  consumers: Map<string, StreamConsumer>;
+  /** The KMS key; null = not encrypted. */
+  keyId: string | null;
+  /** Shard-level metrics that are switched on. */
+  monitoring: readonly string[];
   retentionHours: number;
   tags: Map<string, string>;
   nextShard: number;
   shards: Shard[];
 };
+
+export type { StreamConsumer };
 
 export type StoreDeps = { readonly limits: Limits; readonly clock: Clock; readonly warn: (line: string) => void };
 
@@ -32,6 +40,8 @@ export type Store = {
   readonly byId: (id: string) => Stream | undefined;
   readonly openShards: () => number;
   readonly record: (entry: Entry) => Promise<void>;
+  /** `changed` hears of every record that becomes readable, of reshards, and with `true` of the stream's end. Gives back how to stop it. */
+  readonly watch: (streamId: string, changed: (gone: boolean) => void) => () => void;
   /** Drops what is older than the stream's retention. */
   readonly expire: (stream: Stream) => void;
   /** Applies an entry read from the log at start. */
@@ -59,6 +69,9 @@ const toStream = (state: StreamState): Stream => ({
   createdMs: state.createdMs,
   activeAt: state.activeAt,
   maxRecordKiB: state.maxRecordKiB,
+  consumers: new Map((state.consumers ?? []).map((consumer) => [consumer.name, consumer])),
+  keyId: state.keyId ?? null,
+  monitoring: state.monitoring ?? [],
   retentionHours: state.retentionHours,
   tags: new Map(state.tags),
   nextShard: state.nextShard,
@@ -75,6 +88,9 @@ const toStreamState = (stream: Stream): StreamState => ({
   retentionHours: stream.retentionHours,
   maxRecordKiB: stream.maxRecordKiB,
   tags: [...stream.tags],
+  consumers: [...stream.consumers.values()],
+  keyId: stream.keyId,
+  monitoring: stream.monitoring,
   nextShard: stream.nextShard,
   shards: stream.shards.map(toState),
 });
@@ -82,6 +98,10 @@ const toStreamState = (stream: Stream): StreamState => ({
 export const createStore = (d: StoreDeps): Store => {
   const names = new Map<string, Stream>();
   const ids = new Map<string, Stream>();
+  const watchers = new Map<string, Set<(gone: boolean) => void>>();
+  const tell = (id: string, gone: boolean): void => {
+    for (const changed of watchers.get(id) ?? []) changed(gone);
+  };
   let memory = 0;
   let overflowing = false;
   let log: Log | undefined;
@@ -153,12 +173,23 @@ export const createStore = (d: StoreDeps): Store => {
     switch (entry.kind) {
       case 'put':
         put(stream, entry.rows);
+        tell(stream.id, false);
         return;
       case 'delete':
         remove(stream);
+        tell(stream.id, true);
         return;
       case 'retention':
         stream.retentionHours = entry.hours;
+        return;
+      case 'consumers':
+        stream.consumers = new Map(entry.consumers.map((consumer) => [consumer.name, consumer]));
+        return;
+      case 'settings':
+        stream.mode = entry.mode ?? stream.mode;
+        stream.maxRecordKiB = entry.maxRecordKiB ?? stream.maxRecordKiB;
+        stream.monitoring = entry.monitoring ?? stream.monitoring;
+        if (entry.keyId !== undefined) stream.keyId = entry.keyId;
         return;
       case 'tags':
         stream.tags = new Map(entry.tags);
@@ -173,6 +204,7 @@ export const createStore = (d: StoreDeps): Store => {
           stream.shards.push(fromState(state));
           stream.nextShard = state.number + 1;
         }
+        tell(stream.id, false);
     }
   };
 
@@ -221,6 +253,15 @@ export const createStore = (d: StoreDeps): Store => {
       }
       await compactIfMostlyTrimmed(target);
       log = target;
+    },
+    watch: (streamId, changed) => {
+      const all = watchers.get(streamId) ?? new Set();
+      watchers.set(streamId, all);
+      all.add(changed);
+      return () => {
+        all.delete(changed);
+        if (all.size === 0) watchers.delete(streamId);
+      };
     },
     record: async (entry) => {
       if (!log) throw new Error('the store has no log yet');

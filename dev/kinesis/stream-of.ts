@@ -1,9 +1,18 @@
 import { ACCOUNT, inUse, invalid, notFound } from './errors.ts';
 import type { Clock, Limits } from './limits.ts';
 import type { Store, Stream } from './store.ts';
+import type { Subscriptions } from './subscriptions.ts';
 
 /** What the operations work on. `onDemandShards` = shards of a new ON_DEMAND stream. */
-export type Deps = { readonly store: Store; readonly limits: Limits; readonly clock: Clock; readonly onDemandShards: number };
+export type Deps = {
+  readonly store: Store;
+  readonly limits: Limits;
+  readonly clock: Clock;
+  readonly onDemandShards: number;
+  readonly subscriptions: Subscriptions;
+};
+
+export const encryptionOf = (stream: Stream): 'KMS' | 'NONE' => (stream.keyId === null ? 'NONE' : 'KMS');
 
 type ByStream = { StreamName?: string | null | undefined; StreamARN?: string | null | undefined };
 

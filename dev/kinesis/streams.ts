@@ -5,7 +5,7 @@ import type { Request } from './requests.ts';
 import { describeShard, visibleShards } from './shard-list.ts';
 import { hashRanges, isOpen } from './shards.ts';
 import type { Stream } from './store.ts';
-import { activeStreamOf, type Deps, statusOf, streamOf } from './stream-of.ts';
+import { activeStreamOf, type Deps, encryptionOf, statusOf, streamOf } from './stream-of.ts';
 
 const DEFAULT_RETENTION_HOURS = 24;
 const DEFAULT_MAX_RECORD_KIB = 1024;
@@ -60,7 +60,10 @@ export const createStream = async (d: Deps, request: Request<'CreateStream'>, re
 };
 
 export const deleteStream = async (d: Deps, request: Request<'DeleteStream'>): Promise<object> => {
-  await d.store.record({ kind: 'delete', id: streamOf(d, request).id });
+  const stream = streamOf(d, request);
+  if (stream.consumers.size > 0 && !request.EnforceConsumerDeletion)
+    throw inUse(`Stream ${stream.name} under account ${ACCOUNT} has consumers registered; set EnforceConsumerDeletion.`);
+  await d.store.record({ kind: 'delete', id: stream.id });
   return {};
 };
 
@@ -71,8 +74,9 @@ const describeCommon = (d: Deps, stream: Stream): object => ({
   StreamModeDetails: { StreamMode: stream.mode },
   RetentionPeriodHours: stream.retentionHours,
   StreamCreationTimestamp: stream.createdMs / 1000,
-  EnhancedMonitoring: [{ ShardLevelMetrics: [] }],
-  EncryptionType: 'NONE',
+  EnhancedMonitoring: [{ ShardLevelMetrics: stream.monitoring }],
+  EncryptionType: encryptionOf(stream),
+  ...(stream.keyId !== null && { KeyId: stream.keyId }),
 });
 
 export const describeStream = (d: Deps, request: Request<'DescribeStream'>): object => {
@@ -91,7 +95,7 @@ export const describeStreamSummary = (d: Deps, request: Request<'DescribeStreamS
     StreamDescriptionSummary: {
       ...describeCommon(d, stream),
       OpenShardCount: visibleShards(d, stream).filter(isOpen).length,
-      ConsumerCount: 0,
+      ConsumerCount: stream.consumers.size,
       MaxRecordSizeInKiB: stream.maxRecordKiB,
     },
   };

@@ -1,14 +1,15 @@
 import type { Row } from './entries.ts';
 import { invalid, KinesisError, rateExceeded, refuseDryRun, throttled, validation } from './errors.ts';
+import type { Faults } from './faults.ts';
 import { MAX_PUT_BYTES } from './limits.ts';
 import type { Request } from './requests.ts';
 import { parseSequence } from './sequence.ts';
 import { covers, decodedLength, hashKeyOf, isOpen, type Shard } from './shards.ts';
 import type { Stream } from './store.ts';
-import { activeStreamOf, type Deps as StreamDeps } from './stream-of.ts';
+import { activeStreamOf, encryptionOf, type Deps as StreamDeps } from './stream-of.ts';
 import type { Throttle } from './throttle.ts';
 
-type Deps = StreamDeps & { readonly throttle: Throttle };
+type Deps = StreamDeps & { readonly throttle: Throttle; readonly faults: Faults };
 type Item = { Data: string; PartitionKey: string; ExplicitHashKey?: string | null | undefined };
 
 const SPACE = 2n ** 128n;
@@ -68,7 +69,7 @@ export const putRecord = async (d: Deps, request: Request<'PutRecord'>): Promise
   if (!d.throttle.admitWrite(shard, size)) throw throttled(shard.id, stream.name);
   const row = place(shard, request, d.clock());
   await d.store.record({ kind: 'put', id: stream.id, rows: [row] });
-  return { ShardId: shard.id, SequenceNumber: shard.sequence(row[1], row[2]), EncryptionType: 'NONE' };
+  return { ShardId: shard.id, SequenceNumber: shard.sequence(row[1], row[2]), EncryptionType: encryptionOf(stream) };
 };
 
 /** Each record stands for itself: those of a shard that is over its rate fail, the others are stored. */
@@ -85,6 +86,10 @@ export const putRecords = async (d: Deps, request: Request<'PutRecords'>): Promi
   let failed = 0;
   const results = items.map((item, i) => {
     const shard = shards[i]!;
+    if (d.faults.failsRecord()) {
+      failed += 1;
+      return { ErrorCode: 'InternalFailure', ErrorMessage: 'Internal service failure.' };
+    }
     if (!d.throttle.admitWrite(shard, sizes[i]!)) {
       failed += 1;
       return { ErrorCode: 'ProvisionedThroughputExceededException', ErrorMessage: rateExceeded(shard.id, stream.name) };
@@ -94,5 +99,5 @@ export const putRecords = async (d: Deps, request: Request<'PutRecords'>): Promi
     return { SequenceNumber: shard.sequence(row[1], row[2]), ShardId: shard.id };
   });
   if (rows.length > 0) await d.store.record({ kind: 'put', id: stream.id, rows });
-  return { EncryptionType: 'NONE', FailedRecordCount: failed, Records: results };
+  return { EncryptionType: encryptionOf(stream), FailedRecordCount: failed, Records: results };
 };

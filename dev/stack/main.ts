@@ -8,7 +8,21 @@ import { effectiveText, outlineOf } from './effective-config.ts';
 import { createSupervisor, type Part, PartFailed } from './supervisor.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
-const PARTS = ['postgres', 'kinesis', 'monolith', 'gateway', 'adapter', 'order', 'inventory', 'notification', 'traffic'] as const;
+const PARTS = [
+  'postgres',
+  'kinesis',
+  'monolith',
+  'gateway',
+  'adapter',
+  'order',
+  'inventory',
+  'notification',
+  'provider',
+  'payment',
+  'shipping',
+  'saga',
+  'traffic',
+] as const;
 type PartName = (typeof PARTS)[number];
 
 const HELP = `Runs the whole system on this machine: embedded PostgreSQL, Kinesis emulator, gateway and, when the configuration
@@ -277,6 +291,36 @@ const main = async (): Promise<number> => {
         });
       }
     }
+    if (demo) {
+      // nobody asks these but the saga, so they take free ports
+      const where: Record<string, string> = {};
+      const bringParticipants = async (): Promise<void> => {
+        const service = async (name: 'payment' | 'shipping', env: Record<string, string> = {}): Promise<void> => {
+          if (!wanted(name)) return;
+          const found = await start(name, 'extracted-services/run.ts', [name], { ...common, HOST: '127.0.0.1', PORT: '0', ...env });
+          Object.assign(urls, found);
+          where[`${name.toUpperCase()}_URL`] = found[name] ?? '';
+        };
+        const pay = async (): Promise<void> => {
+          const provider = wanted('provider') ? await start('provider', 'dev/payment-provider/main.ts', ['--port', '0']) : {};
+          await service('payment', provider.provider === undefined ? {} : { PROVIDER_URL: provider.provider });
+        };
+        await Promise.all([pay(), service('shipping')]);
+        if (!wanted('saga')) return;
+        const urlOf = (name: string, port: string): string =>
+          outline.contexts.find((context) => context.name === name)?.extractedUrl ?? `http://127.0.0.1:${port}`;
+        const found = await start('saga', 'extracted-services/run.ts', ['saga'], {
+          ...common,
+          HOST: '127.0.0.1',
+          PORT: '0',
+          ORDER_URL: urlOf('order', '4001'),
+          INVENTORY_URL: urlOf('inventory', '4002'),
+          ...where,
+        });
+        Object.assign(urls, found);
+      };
+      rest.push(bringParticipants());
+    }
     await Promise.all(rest);
     if (wanted('traffic')) await start('traffic', 'dev/traffic/main.ts', ['--gateway', urls.gateway ?? 'http://127.0.0.1:8080']);
 
@@ -290,6 +334,9 @@ const main = async (): Promise<number> => {
       ['order', urls.order],
       ['inventory', urls.inventory],
       ['notification', urls.notification],
+      ['payment', urls.payment],
+      ['shipping', urls.shipping],
+      ['saga', urls.saga && `${urls.saga}/_banyan/sagas`],
       ['stream', wanted('kinesis') ? `${kinesis} (${outline.facts})` : undefined],
       ['store', wanted('postgres') ? store : undefined],
       ['shop tables', wanted('postgres') && demo ? `${shop} (schema shop)` : undefined],

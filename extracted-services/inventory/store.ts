@@ -45,6 +45,21 @@ create table svc_inventory.order_lines (order_id bigint primary key, lines json 
       );
     },
   },
+  {
+    name: '012-reservations',
+    up: async (trx) => {
+      await trx.raw(`
+-- pieces that a saga has set aside for an order; counted until the order's own fact has booked them
+create table svc_inventory.reservation (
+  command_id text not null,
+  fact_id    text not null,
+  product_id bigint not null,
+  pieces     bigint not null,
+  primary key (command_id, product_id)
+);
+create index reservation_product on svc_inventory.reservation (product_id)`);
+    },
+  },
 ];
 
 type Row = { id: string; name: string; price: number; currency: string; stock: string; active: boolean };
@@ -126,6 +141,44 @@ export const book = async (trx: Knex, factId: string, bookings: readonly Booking
      on conflict do nothing`,
     [factId, bookings.map((each) => each.productId), bookings.map((each) => each.delta), bookings.map((each) => each.at)],
   );
+};
+
+/**
+ * Sets pieces aside, or says which product has too few. Locks the products, in the order of their ids, so that two that want the last piece take turns.
+ * What the order's own fact has booked already counts as available to it; what others have set aside, and not booked yet, does not.
+ * @returns `unknown` = a product that no fact has told of yet
+ */
+export const reserve = async (
+  trx: Knex,
+  commandId: string,
+  factId: string,
+  lines: readonly Line[],
+): Promise<{ readonly kind: 'done' | 'unknown' } | { readonly kind: 'short'; readonly productId: number }> => {
+  const wanted = [...lines].sort((a, b) => a.productId - b.productId);
+  for (const { productId, quantity } of wanted) {
+    const locked = await trx.raw<{ rows: unknown[] }>('select from svc_inventory.product where id = ? and not deleted for update', [
+      productId,
+    ]);
+    if (locked.rows.length === 0) return { kind: 'unknown' };
+    const { rows } = await trx.raw<{ rows: [{ available: string }] }>(
+      `select p.stock + coalesce((select sum(b.delta) from svc_inventory.booking b
+           where b.product_id = p.id and b.at > p.state_at and b.fact_id <> :factId), 0)
+         - coalesce((select sum(r.pieces) from svc_inventory.reservation r where r.product_id = p.id and r.fact_id <> :factId
+             and not exists (select from svc_inventory.booking b where b.fact_id = r.fact_id and b.product_id = p.id)), 0) as available
+       from svc_inventory.product p where p.id = :productId`,
+      { factId, productId },
+    );
+    if (Number(rows[0].available) < quantity) return { kind: 'short', productId };
+    await trx('svc_inventory.reservation')
+      .insert({ command_id: commandId, fact_id: factId, product_id: productId, pieces: quantity })
+      .onConflict(['command_id', 'product_id'])
+      .ignore();
+  }
+  return { kind: 'done' };
+};
+
+export const release = async (trx: Knex, commandId: string): Promise<void> => {
+  await trx('svc_inventory.reservation').where({ command_id: commandId }).delete();
 };
 
 export const putLines = async (trx: Knex, orderId: number, lines: readonly Line[]): Promise<void> => {

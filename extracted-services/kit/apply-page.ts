@@ -1,11 +1,12 @@
 import { type Envelope, envelopeSchema } from '@banyan/contracts/envelope.ts';
 import { checkEventData } from '@banyan/contracts/events/index.ts';
 import type { Knex } from 'knex';
+import { createBatches } from './batches.ts';
 import { type Entry, keyOf } from './entries.ts';
 import { isTransient, reasonOf } from './failures.ts';
 import { type Handler, handlersFor } from './handlers.ts';
 import { type Head, judge } from './head-rule.ts';
-import { type Fact, type Hold, type Inbox, pairOf } from './inbox.ts';
+import { type Fact, type Hold, type Inbox, NOTHING_KNOWN, pairOf } from './inbox.ts';
 
 /** What became of a fact. `passed` = in its turn, but no handler takes it. */
 export const OUTCOMES = ['applied', 'passed', 'duplicate', 'held', 'quarantined', 'behind', 'malformed'] as const;
@@ -33,30 +34,20 @@ export type ApplyDeps = {
 /** A handler failed for good while the page ran as one: it runs again with each fact on its own savepoint. */
 class RunSingly extends Error {}
 
-type Run = (trx: Knex.Transaction, fact: Fact, replay: boolean) => Promise<boolean>;
-
-/** Runs the handlers of one fact. False when none takes it. @throws what a handler throws, and AppError when `data` breaks the published schema */
-const runner =
-  ({ handlers, own }: ApplyDeps): Run =>
-  async (trx, { envelope }, replay) => {
-    const takers = handlersFor(handlers, envelope, { own, replay });
-    if (takers.length === 0) return false;
-    checkEventData(envelope.type, envelope.data);
-    for (const handler of takers) await handler.apply(trx, envelope);
-    return true;
-  };
+/** The handlers of one fact. @throws AppError when `data` breaks the published schema */
+const takersOf = ({ handlers, own }: ApplyDeps, { envelope }: Fact, replay: boolean): Handler[] => {
+  const takers = handlersFor(handlers, envelope, { own, replay });
+  if (takers.length > 0) checkEventData(envelope.type, envelope.data);
+  return takers;
+};
 
 const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singly: boolean): Promise<Counts> => {
   const { inbox } = deps;
-  const run = runner(deps);
   const counts = zero();
   await inbox.fence(trx, page.hold);
   const facts = page.entries.flatMap((entry) => (entry.kind === 'fact' ? [entry.envelope] : []));
-  const none = facts.length === 0;
-  const heads = none ? new Map<string, Head>() : await inbox.heads(trx, facts);
-  const seen = none ? new Set<string>() : await inbox.seen(trx, facts);
-  const waiting = none ? new Map<string, string[]>() : await inbox.held(trx, facts);
-  const quarantined = none ? new Set<string>() : await inbox.quarantined(trx, facts.map(keyOf));
+  const { heads, seen, waiting, quarantined } = facts.length === 0 ? NOTHING_KNOWN() : await inbox.look(trx, facts);
+  const batches = createBatches(trx);
   const moved = new Map<string, { source: string; subject: string; head: Head }>();
   const applied: Envelope[] = [];
   let piled = false;
@@ -70,8 +61,13 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
   /** Null = done; otherwise why the fact can never be applied. */
   const attempt = async (fact: Fact, replay: boolean): Promise<string | null> => {
     try {
-      const taken = singly ? await trx.transaction((inner) => run(inner, fact, replay)) : await run(trx, fact, replay);
-      counts[taken ? 'applied' : 'passed'] += 1;
+      const takers = takersOf(deps, fact, replay);
+      if (singly)
+        await trx.transaction(async (inner) => {
+          for (const handler of takers) await handler.apply(inner, fact.envelope);
+        });
+      else if (takers.length > 0) await batches.add(takers, keyOf(fact.envelope), fact.envelope);
+      counts[takers.length > 0 ? 'applied' : 'passed'] += 1;
       return null;
     } catch (error) {
       if (isTransient(error)) throw error;
@@ -145,10 +141,14 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
       counts.malformed += 1;
     }
   }
+  try {
+    await batches.flush();
+  } catch (error) {
+    if (isTransient(error)) throw error;
+    throw new RunSingly(reasonOf(error), { cause: error });
+  }
   if (piled) await inbox.checkRoom(trx, deps.heldLimit);
-  await inbox.saveHeads(trx, [...moved.values()]);
-  await inbox.remember(trx, applied);
-  await inbox.checkpoint(trx, page.hold.shardId, page.entries.at(-1) ?? null, page.ended);
+  await inbox.save(trx, page.hold.shardId, { heads: [...moved.values()], applied, at: page.entries.at(-1) ?? null, ended: page.ended });
   return counts;
 };
 

@@ -27,6 +27,7 @@ const schema = (defaultPort: number) =>
     BANYAN_ADAPTER_TOKEN: z.preprocess(empty, z.string().optional()),
     POLL_MS: whole(700, 10, 60_000),
     LEASE_MS: whole(5000, 500, 300_000),
+    FAN_OUT: z.preprocess(empty, z.enum(['on', 'off']).default('off')),
     LOG_LEVEL: z.preprocess(empty, z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info')),
   });
 
@@ -48,6 +49,8 @@ export type ServiceConfig = {
   readonly pollMs: number;
   /** How long a dead instance keeps its shards. */
   readonly leaseMs: number;
+  /** Enhanced fan-out; AWS bills it per consumer and shard. Off = the shards are polled. */
+  readonly fanOut: boolean;
   readonly logLevel: string;
 };
 
@@ -76,6 +79,7 @@ export const readConfig = (env: Readonly<Record<string, string | undefined>>, de
     adapterToken: data.BANYAN_ADAPTER_TOKEN,
     pollMs: data.POLL_MS,
     leaseMs: data.LEASE_MS,
+    fanOut: data.FAN_OUT === 'on',
     logLevel: data.LOG_LEVEL,
   });
 };

@@ -2,14 +2,15 @@ import { randomUUID } from 'node:crypto';
 import type { KinesisClient } from '@aws-sdk/client-kinesis';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
-import { applyPage, type Counts } from './apply-page.ts';
-import { type Entry, entriesOf } from './entries.ts';
-import { backoffMs, Fenced, reasonOf, sleep } from './failures.ts';
+import type { Counts } from './apply-page.ts';
+import { backoffMs, reasonOf, sleep } from './failures.ts';
+import { registerFanOut } from './fan-out.ts';
+import { type FollowDeps, followShard, type Reading } from './follow.ts';
 import type { Handler } from './handlers.ts';
 import { createInbox, type Hold } from './inbox.ts';
 import { createLeases } from './leases.ts';
 import { identifier } from './schema.ts';
-import { iteratorAfter, listShards, readable, readRecords, type ShardInfo } from './shards.ts';
+import { listShards, readable, type ShardInfo } from './shards.ts';
 
 export type ConsumerOptions = {
   readonly kinesis: KinesisClient;
@@ -27,6 +28,16 @@ export type ConsumerOptions = {
   readonly onCounts?: (counts: Counts) => void;
   /** A shard that has nothing new is asked again after so long. Default 700 ms: three consumers stay below a shard's 5 reads per second. */
   readonly pollMs?: number;
+  /** A client that speaks HTTP/2, for enhanced fan-out; absent = the shards are polled. */
+  readonly fanOut?: KinesisClient;
+  /** Default `banyan-` and the consumer's name. */
+  readonly fanOutName?: string;
+  /** A subscription that says nothing for so long is given up. Default 15,000: three missed heartbeats. */
+  readonly quietMs?: number;
+  /** How long a shard is polled after its subscription failed. Default 10,000. */
+  readonly pollInsteadMs?: number;
+  /** Told how each delivery came. */
+  readonly onDelivery?: (way: 'push' | 'poll') => void;
   /** How long a dead instance keeps its shards. Default 5,000. */
   readonly leaseMs?: number;
   /** Default 10,000 ms. */
@@ -56,37 +67,14 @@ export type Consumer = {
   stop(): Promise<void>;
 };
 
-type Worker = {
-  readonly hold: Hold;
-  readonly abort: AbortController;
-  done: Promise<void>;
-  behindMs: number | null;
-  seenAt: number;
-  trouble: string | null;
-};
+type Worker = Reading & { readonly abort: AbortController; done: Promise<void> };
 
-/** Facts per transaction; whole stream records, so one of many facts may exceed it. */
-const CHUNK_FACTS = 500;
-const PAGE_RECORDS = 1000;
-/** A shard allows 5 reads per second, all consumers together. */
-const READ_SPACING_MS = 210;
 const TICK_MS = 1000;
 /** Longer than the longest retention of a fact's duplicates: 7 days on the stream and one on the way. */
 const INBOX_DAYS = 8;
 const PRUNE_MS = 3_600_000;
 /** A position older than this counts as lag. Above the time between two notes of it. */
 const STALE_MS = 3 * TICK_MS;
-
-const chunksOf = (records: readonly Entry[][]): Entry[][] => {
-  const chunks: Entry[][] = [[]];
-  for (const entries of records) {
-    if (chunks.at(-1)!.length + entries.length > CHUNK_FACTS && chunks.at(-1)!.length > 0) chunks.push([]);
-    chunks.at(-1)!.push(...entries);
-  }
-  return chunks;
-};
-
-const nameOf = (error: unknown): string => (error instanceof Error ? error.name : '');
 
 /**
  * Reads every shard of a stream, from the oldest record or its checkpoint, and applies each fact once (DESIGN.md sections 6.5 and 9). Any number of
@@ -95,96 +83,53 @@ const nameOf = (error: unknown): string => (error instanceof Error ? error.name 
 export const startConsumer = (options: ConsumerOptions): Consumer => {
   const { kinesis, stream, consumer, db, handlers, own, log } = options;
   const schema = identifier(options.schema);
-  const { pollMs = 700, leaseMs = 5000, discoverMs = 10_000, heldLimit = 10_000 } = options;
+  const { pollMs = 700, leaseMs = 5000, discoverMs = 10_000, heldLimit = 10_000, quietMs = 15_000 } = options;
   const inbox = createInbox({ schema, consumer, leaseMs });
   const leases = createLeases({ db, schema, consumer, owner: randomUUID(), leaseMs });
   const stopping = new AbortController();
   const workers = new Map<string, Worker>();
   let nudge = new AbortController();
+  const tickMs = Math.min(TICK_MS, Math.ceil(leaseMs / 3));
+  let arn: string | null = null;
+  let saidNoFanOut = false;
   let trouble: string | null = 'the shards of the stream are not known yet';
 
-  const applyRecords = async (worker: Worker, entries: Entry[][], ended: boolean, replayUntil: bigint | null): Promise<void> => {
-    if (entries.length === 0 && !ended) return;
-    const chunks = chunksOf(entries);
-    for (const [index, chunk] of chunks.entries()) {
-      if (worker.abort.signal.aborted) return;
-      const last = index === chunks.length - 1;
-      const counts = await applyPage(
-        { db, inbox, handlers, own, heldLimit },
-        { hold: worker.hold, entries: chunk, ended: ended && last, replayUntil },
-      );
-      options.onCounts?.(counts);
-      if (counts.held + counts.quarantined + counts.malformed > 0)
-        log.warn({ shard: worker.hold.shardId, ...counts }, 'facts that could not be applied');
-    }
-  };
-
-  const follow = async (worker: Worker): Promise<void> => {
-    const { shardId } = worker.hold;
-    const { signal } = worker.abort;
-    let iterator: string | undefined;
-    let replayUntil: bigint | null = null;
-    let attempt = 0;
-    while (!signal.aborted) {
-      try {
-        if (iterator === undefined) {
-          const from = await leases.start(shardId);
-          replayUntil = from.replayUntil;
-          iterator = await iteratorAfter(kinesis, stream, shardId, from.after, signal);
-        }
-        const startedAt = performance.now();
-        const answer = await readRecords(kinesis, iterator!, PAGE_RECORDS, signal);
-        const readAt = performance.now();
-        const oldest = answer.Records?.[0]?.ApproximateArrivalTimestamp;
-        worker.behindMs = Math.max(answer.MillisBehindLatest ?? 0, oldest ? Date.now() - oldest.getTime() : 0);
-        worker.seenAt = readAt;
-        const ended = answer.NextShardIterator === undefined || answer.NextShardIterator === null;
-        await applyRecords(worker, (answer.Records ?? []).map(entriesOf), ended, replayUntil);
-        // a stop in the middle of a page leaves its rest unapplied; the checkpoint knows
-        if (signal.aborted) return;
-        iterator = answer.NextShardIterator;
-        worker.behindMs = ended ? 0 : (answer.MillisBehindLatest ?? 0);
-        worker.trouble = null;
-        attempt = 0;
-        if (ended) {
-          log.info({ shard: shardId }, 'read to the end of a closed shard');
-          return;
-        }
-        await sleep((worker.behindMs > 0 ? READ_SPACING_MS : pollMs) - (performance.now() - startedAt), signal);
-      } catch (error) {
-        if (signal.aborted) return;
-        if (error instanceof Fenced) {
-          log.warn({ shard: shardId }, error.message);
-          return;
-        }
-        iterator = undefined;
-        if (nameOf(error) === 'ExpiredIteratorException' && attempt === 0) continue;
-        const throttled = nameOf(error) === 'ProvisionedThroughputExceededException';
-        // throttling is how shards share their reads; only when it lasts is it news
-        if (!throttled || attempt > 5) {
-          worker.trouble = `${shardId}: ${reasonOf(error)}`;
-          if ((attempt & (attempt - 1)) === 0) log.warn({ shard: shardId, attempt, error: reasonOf(error) }, 'reading again later');
-        }
-        await sleep(backoffMs(attempt, Math.random), signal);
-        attempt += 1;
-      }
-    }
+  const followDeps: FollowDeps = {
+    kinesis,
+    stream,
+    db,
+    inbox,
+    handlers,
+    own,
+    heldLimit,
+    leases,
+    log,
+    pollMs,
+    quietMs,
+    pollInsteadMs: options.pollInsteadMs ?? 10_000,
+    fanOut: () => (options.fanOut !== undefined && arn !== null ? { kinesis: options.fanOut, arn } : null),
+    onCounts: (counts) => options.onCounts?.(counts),
+    onDelivery: (way) => options.onDelivery?.(way),
   };
 
   const begin = (hold: Hold): void => {
+    const abort = new AbortController();
     const worker: Worker = {
       hold,
-      abort: new AbortController(),
+      abort,
+      signal: abort.signal,
       done: Promise.resolve(),
       behindMs: null,
       seenAt: performance.now(),
       trouble: null,
     };
+    // its own lease had run out, e.g. because this process stood still: what the former one still has in its hands is fenced
+    workers.get(hold.shardId)?.abort.abort();
     workers.set(hold.shardId, worker);
-    worker.done = follow(worker)
+    worker.done = followShard(followDeps, worker)
       .catch((error: unknown) => log.error({ shard: hold.shardId, error: reasonOf(error) }, 'a shard is no longer read'))
       .then(async () => {
-        workers.delete(hold.shardId);
+        if (workers.get(hold.shardId) === worker) workers.delete(hold.shardId);
         await leases.release([hold]).catch(() => undefined); // it runs out by itself
         nudge.abort(); // children may be due
       });
@@ -198,6 +143,17 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
       if (ours.has(worker.hold.shardId) || workers.get(worker.hold.shardId) !== worker) continue;
       log.warn({ shard: worker.hold.shardId }, 'another instance has taken this shard');
       worker.abort.abort();
+    }
+  };
+
+  /** Without it the shards are polled; it is tried again with the next round. */
+  const register = async (): Promise<void> => {
+    try {
+      arn = await registerFanOut(kinesis, stream, options.fanOutName ?? `banyan-${consumer}`, stopping.signal);
+    } catch (error) {
+      if (stopping.signal.aborted) return;
+      if (!saidNoFanOut) log.warn({ error: reasonOf(error) }, 'no enhanced fan-out for the moment: polling');
+      saidNoFanOut = true;
     }
   };
 
@@ -222,11 +178,13 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
           prunedAt = nowMs;
         }
         await renew();
-        const due = readable(shards, await leases.ended()).filter((shardId) => !workers.has(shardId));
-        for (const hold of await leases.take(due)) begin(hold);
+        if (options.fanOut !== undefined && arn === null) await register();
+        const due = readable(shards, await leases.ended());
+        const mine = workers.size;
+        for (const hold of await leases.acquire(due, mine)) begin(hold);
         trouble = null;
         attempt = 0;
-        await sleep(TICK_MS, AbortSignal.any([stopping.signal, nudge.signal]));
+        await sleep(tickMs, AbortSignal.any([stopping.signal, nudge.signal]));
         // a shard that has ended has children, which a list made before may not name
         if (nudge.signal.aborted) discoveredAt = Number.NEGATIVE_INFINITY;
       } catch (error) {
@@ -241,6 +199,9 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
 
   const coordinating = coordinate();
 
+  // a subscription with nothing to say is heard every 5 s only
+  const quiet = options.fanOut === undefined ? pollMs : quietMs;
+
   const position = async (): Promise<Position> => {
     const rows = await leases.shards();
     const { rows: counted } = await db.raw<{ rows: [{ quarantined: string; held: string }] }>(
@@ -252,7 +213,7 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
       .map((row) => {
         if (row.behind_ms === null || row.seen_ms === null) return Date.now();
         const age = Number(row.seen_ms);
-        return Number(row.behind_ms) + (age > STALE_MS + pollMs ? age : 0);
+        return Number(row.behind_ms) + (age > STALE_MS + quiet ? age : 0);
       });
     return {
       consumer,
@@ -282,18 +243,18 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
 };
 
 /**
- * Asks for the whole stream to be read again from its oldest record, by whichever instance runs next. Projections see every fact again, nobody reacts
- * up to where the consumer was. What other instances have in their hands is fenced off.
+ * Asks for the stream to be read again from its oldest record, or from what arrived at `from`, by whichever instance runs next. Projections see every fact
+ * again, nobody reacts up to where the consumer was. What other instances have in their hands is fenced off.
  */
-export const requestReplay = (db: Knex, schemaName: string, consumer: string): Promise<void> =>
+export const requestReplay = (db: Knex, schemaName: string, consumer: string, from: Date | null = null): Promise<void> =>
   db.transaction(async (trx) => {
     const schema = identifier(schemaName);
     await trx.raw(`update ${schema}.lease set owner = null, until = 'epoch', token = token + 1 where consumer = ?`, [consumer]);
     await trx.raw(
-      `update ${schema}.checkpoint set sequence_number = null, subsequence = 0, ended = false,
+      `update ${schema}.checkpoint set sequence_number = null, subsequence = 0, ended = false, replay_from = ?,
          replay_until = nullif(greatest(coalesce(replay_until, '0')::numeric, coalesce(sequence_number, '0')::numeric), 0)::text
        where consumer = ?`,
-      [consumer],
+      [from, consumer],
     );
     await trx.raw(`delete from ${schema}.inbox_head where consumer = ?`, [consumer]);
   });

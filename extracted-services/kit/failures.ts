@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '@banyan/contracts/errors.ts';
 
 /** PostgreSQL classes that heal themselves: connection, transaction roll-back, resources, operator intervention, lock not available, system error. */
-const TRANSIENT_SQL = /^(08|40|53|55|57|58)/;
+const TRANSIENT_SQL = /^(08|25P03|40|53|55|57|58)/;
 const TRANSIENT_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH']);
 
 const codeOf = (error: unknown): string => {

@@ -1,6 +1,7 @@
 import type { Envelope } from '@banyan/contracts/envelope.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Knex } from 'knex';
+import { keyOf } from './entries.ts';
 import { Fenced } from './failures.ts';
 import type { Head } from './head-rule.ts';
 
@@ -26,13 +27,35 @@ export type InboxOptions = { readonly schema: string; readonly consumer: string;
 /** The consumer's tables, each call on the transaction of the effects. */
 export type Inbox = ReturnType<typeof createInbox>;
 
-const pairOf = (fact: { source: string; subject: string }): string => `${fact.source} ${fact.subject}`;
+/** Whose facts are numbered together. */
+export const pairOf = (fact: { source: string; subject: string }): string => `${fact.source} ${fact.subject}`;
 
-export { pairOf };
+/** What the tables say before a page is applied. */
+export type Known = {
+  /** How far each `source subject` is applied. */
+  readonly heads: Map<string, Head>;
+  /** Facts whose effects are committed already, as `source id`. */
+  readonly seen: Set<string>;
+  /** Facts that wait for a predecessor, by `source subject`, lowest first. */
+  readonly waiting: Map<string, string[]>;
+  /** Keys that stand in the dead letter queue. */
+  readonly quarantined: Set<string>;
+};
+export const NOTHING_KNOWN = (): Known => ({ heads: new Map(), seen: new Set(), waiting: new Map(), quarantined: new Set() });
+
+/** What a page has changed. `at` = its last user record; null = it had none. */
+export type Progress = {
+  readonly heads: readonly { readonly source: string; readonly subject: string; readonly head: Head }[];
+  readonly applied: readonly Envelope[];
+  readonly at: { readonly sequenceNumber: string; readonly subsequence: number } | null;
+  readonly ended: boolean;
+};
 
 export const createInbox = ({ schema, consumer, leaseMs }: InboxOptions) => ({
   /** Locks the lease row until the transaction ends and renews it. @throws Fenced when another instance has taken the shard */
   fence: async (trx: Knex, hold: Hold): Promise<void> => {
+    // a process that was stopped in the middle of a page must not hold the row for ever: the server ends its transaction
+    await trx.raw(`select set_config('idle_in_transaction_session_timeout', ?, true)`, [`${Math.max(leaseMs, 1000)}ms`]);
     const { rows } = await trx.raw<{ rows: unknown[] }>(
       `update ${schema}.lease set until = clock_timestamp() + ? * interval '1 millisecond'
        where consumer = ? and shard_id = ? and owner = ? and token = ? returning 1`,
@@ -41,60 +64,74 @@ export const createInbox = ({ schema, consumer, leaseMs }: InboxOptions) => ({
     if (rows.length === 0) throw new Fenced(hold.shardId);
   },
 
-  heads: async (trx: Knex, facts: readonly Envelope[]): Promise<Map<string, Head>> => {
-    const { rows } = await trx.raw<{ rows: { source: string; subject: string; epoch: number; last_seq: string }[] }>(
-      `select h.source, h.subject, h.epoch, h.last_seq from ${schema}.inbox_head h
-       join (select distinct * from unnest(?::text[], ?::text[]) as k (source, subject)) k using (source, subject) where h.consumer = ?`,
-      [facts.map((fact) => fact.source), facts.map((fact) => fact.subject), consumer],
-    );
-    return new Map(rows.map((row) => [pairOf(row), { epoch: row.epoch, sequence: BigInt(row.last_seq) }]));
-  },
-
-  saveHeads: async (trx: Knex, heads: readonly { source: string; subject: string; head: Head }[]): Promise<void> => {
-    if (heads.length === 0) return;
-    await trx.raw(
-      `insert into ${schema}.inbox_head (consumer, source, subject, epoch, last_seq)
-       select ?, * from unnest(?::text[], ?::text[], ?::int[], ?::bigint[])
-       on conflict (consumer, source, subject) do update set epoch = excluded.epoch, last_seq = excluded.last_seq`,
-      [
+  /** What is known about these facts and their subjects, in one question. */
+  look: async (trx: Knex, facts: readonly Envelope[]): Promise<Known> => {
+    const pairs = new Map(facts.map((fact) => [pairOf(fact), fact]));
+    const sources = [...pairs.values()].map((fact) => fact.source);
+    const subjects = [...pairs.values()].map((fact) => fact.subject);
+    const { rows } = await trx.raw<{ rows: { what: 'head' | 'seen' | 'held' | 'key'; a: string; b: string; c: string; d: string }[] }>(
+      // `limit` in a lateral join: one look into the index per row, always. Without it a planner with old statistics reads the whole inbox for each page
+      // (284 ms instead of 15 for 2,000 facts)
+      `with pair as materialized (select * from unnest(:sources::text[], :subjects::text[]) as p (source, subject))
+       select 'head' as what, pair.source as a, pair.subject as b, h.epoch::text as c, h.last_seq::text as d
+         from pair cross join lateral (select epoch, last_seq from ${schema}.inbox_head i
+           where i.consumer = :consumer and i.source = pair.source and i.subject = pair.subject limit 1) h
+       union all
+       select 'seen', f.source, f.event_id, null, null
+         from unnest(:factSources::text[], :ids::text[]) as f (source, event_id)
+         cross join lateral (select from ${schema}.inbox i where i.consumer = :consumer and i.source = f.source and i.event_id = f.event_id limit 1) i
+       union all
+       (select 'held', h.source, h.subject, h.envelope, null
+         from pair join ${schema}.held h on h.consumer = :consumer and h.source = pair.source and h.subject = pair.subject
+         order by h.source, h.subject, h.epoch, h.sequence)
+       union all
+       select distinct 'key', q.key, null, null, null from ${schema}.dlq q where q.consumer = :consumer and q.key = any(:keys::text[])`,
+      {
+        sources,
+        subjects,
         consumer,
-        heads.map((each) => each.source),
-        heads.map((each) => each.subject),
-        heads.map((each) => each.head.epoch),
-        heads.map((each) => String(each.head.sequence)),
-      ],
+        factSources: facts.map((fact) => fact.source),
+        ids: facts.map((fact) => fact.id),
+        keys: [...new Set([...pairs.values()].map(keyOf))],
+      },
     );
+    const known = NOTHING_KNOWN();
+    for (const { what, a, b, c, d } of rows) {
+      if (what === 'head') known.heads.set(`${a} ${b}`, { epoch: Number(c), sequence: BigInt(d) });
+      else if (what === 'seen') known.seen.add(`${a} ${b}`);
+      else if (what === 'key') known.quarantined.add(a);
+      else known.waiting.set(`${a} ${b}`, [...(known.waiting.get(`${a} ${b}`) ?? []), c]);
+    }
+    return known;
   },
 
-  /** Ids of those facts whose effects are committed already, as `source id`. */
-  seen: async (trx: Knex, facts: readonly Envelope[]): Promise<Set<string>> => {
-    const { rows } = await trx.raw<{ rows: { source: string; event_id: string }[] }>(
-      `select i.source, i.event_id from ${schema}.inbox i
-       join (select distinct * from unnest(?::text[], ?::text[]) as k (source, event_id)) k using (source, event_id) where i.consumer = ?`,
-      [facts.map((fact) => fact.source), facts.map((fact) => fact.id), consumer],
-    );
-    return new Set(rows.map((row) => `${row.source} ${row.event_id}`));
-  },
-
-  remember: async (trx: Knex, facts: readonly Envelope[]): Promise<void> => {
-    if (facts.length === 0) return;
+  /** Writes down how far the subjects have come, which facts were applied, and the checkpoint, in one statement. */
+  save: async (trx: Knex, shardId: string, page: Progress): Promise<void> => {
     await trx.raw(
-      `insert into ${schema}.inbox (consumer, source, event_id) select ?, * from unnest(?::text[], ?::text[]) on conflict do nothing`,
-      [consumer, facts.map((fact) => fact.source), facts.map((fact) => fact.id)],
+      `with heads as (
+         insert into ${schema}.inbox_head (consumer, source, subject, epoch, last_seq)
+         select :consumer, * from unnest(:sources::text[], :subjects::text[], :epochs::int[], :sequences::bigint[])
+         on conflict (consumer, source, subject) do update set epoch = excluded.epoch, last_seq = excluded.last_seq),
+       facts as (
+         insert into ${schema}.inbox (consumer, source, event_id) select :consumer, * from unnest(:factSources::text[], :ids::text[]) on conflict do nothing)
+       insert into ${schema}.checkpoint as c (consumer, shard_id, sequence_number, subsequence, ended)
+       values (:consumer, :shardId, :sequenceNumber, :subsequence, :ended)
+       on conflict (consumer, shard_id) do update set sequence_number = coalesce(excluded.sequence_number, c.sequence_number),
+         subsequence = case when excluded.sequence_number is null then c.subsequence else excluded.subsequence end, ended = excluded.ended`,
+      {
+        consumer,
+        shardId,
+        sources: page.heads.map((each) => each.source),
+        subjects: page.heads.map((each) => each.subject),
+        epochs: page.heads.map((each) => each.head.epoch),
+        sequences: page.heads.map((each) => String(each.head.sequence)),
+        factSources: page.applied.map((fact) => fact.source),
+        ids: page.applied.map((fact) => fact.id),
+        sequenceNumber: page.at?.sequenceNumber ?? null,
+        subsequence: page.at?.subsequence ?? 0,
+        ended: page.ended,
+      },
     );
-  },
-
-  /** Facts of these subjects that wait for a predecessor, by `source subject`, lowest first. */
-  held: async (trx: Knex, facts: readonly Envelope[]): Promise<Map<string, string[]>> => {
-    const { rows } = await trx.raw<{ rows: { source: string; subject: string; envelope: string }[] }>(
-      `select h.source, h.subject, h.envelope from ${schema}.held h
-       join (select distinct * from unnest(?::text[], ?::text[]) as k (source, subject)) k using (source, subject)
-       where h.consumer = ? order by h.source, h.subject, h.epoch, h.sequence`,
-      [facts.map((fact) => fact.source), facts.map((fact) => fact.subject), consumer],
-    );
-    const found = new Map<string, string[]>();
-    for (const row of rows) found.set(pairOf(row), [...(found.get(pairOf(row)) ?? []), row.envelope]);
-    return found;
   },
 
   hold: async (trx: Knex, { envelope, text }: Fact): Promise<void> => {
@@ -110,14 +147,6 @@ export const createInbox = ({ schema, consumer, leaseMs }: InboxOptions) => ({
       `delete from ${schema}.held where consumer = ? and source = ? and subject = ? and (epoch < ? or (epoch = ? and sequence <= ?))`,
       [consumer, source, subject, head.epoch, head.epoch, String(head.sequence)],
     );
-  },
-
-  quarantined: async (trx: Knex, keys: readonly string[]): Promise<Set<string>> => {
-    const { rows } = await trx.raw<{ rows: { key: string }[] }>(
-      `select distinct key from ${schema}.dlq where consumer = ? and key = any(?::text[])`,
-      [consumer, [...new Set(keys)]],
-    );
-    return new Set(rows.map((row) => row.key));
   },
 
   bury: async (trx: Knex, shardId: string, letter: DeadLetter): Promise<void> => {
@@ -136,19 +165,5 @@ export const createInbox = ({ schema, consumer, leaseMs }: InboxOptions) => ({
     );
     if (rows[0].full)
       throw new AppError('overloaded', `more than ${limit} facts are held or quarantined; nothing more is read`, { retryable: true });
-  },
-
-  checkpoint: async (
-    trx: Knex,
-    shardId: string,
-    at: { sequenceNumber: string; subsequence: number } | null,
-    ended: boolean,
-  ): Promise<void> => {
-    await trx.raw(
-      `insert into ${schema}.checkpoint as c (consumer, shard_id, sequence_number, subsequence, ended) values (?, ?, ?, ?, ?)
-       on conflict (consumer, shard_id) do update set sequence_number = coalesce(excluded.sequence_number, c.sequence_number),
-         subsequence = case when excluded.sequence_number is null then c.subsequence else excluded.subsequence end, ended = excluded.ended`,
-      [consumer, shardId, at?.sequenceNumber ?? null, at?.subsequence ?? 0, ended],
-    );
   },
 });

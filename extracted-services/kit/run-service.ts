@@ -5,25 +5,33 @@ import { type Service, type ServiceSpec, startService } from './service.ts';
 
 const help = (spec: ServiceSpec): string => `The ${spec.name} service: HTTP API and consumer of the stream of facts.
 
-  npm run service -- ${spec.name} [--replay]
+  npm run service -- ${spec.name} [--replay] [--replay-from TIME]
 
-  --replay   read the stream again from its oldest record; nobody reacts to what was read before
+  --replay             read the stream again from its oldest record; nobody reacts to what was read before
+  --replay-from TIME   the same from what arrived at TIME (RFC 3339)
   --help
 
 environment: HOST (127.0.0.1), PORT (${spec.defaultPort}), DATABASE_URL, BANYAN_STREAM (domain-events), AWS_REGION (eu-west-1),
              KINESIS_ENDPOINT (absent = AWS), ADAPTER_URL (http://127.0.0.1:8090), BANYAN_ADAPTER_TOKEN, POLL_MS (700),
-             LEASE_MS (5000), LOG_LEVEL (info)
+             LEASE_MS (5000), FAN_OUT (off | on: enhanced fan-out), LOG_LEVEL (info)
 `;
 
 /** A stop that takes longer (a database that hangs, a page that does not end) is broken off; what was not finished is done again, once, at the next start. */
 const STOP_LIMIT_MS = 10_000;
 
-const readFlags = (): { replay: boolean; help: boolean } => {
+const readFlags = (): { replay: boolean | Date; help: boolean } => {
   try {
     const { values } = parseArgs({
-      options: { replay: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } },
+      options: {
+        replay: { type: 'boolean', default: false },
+        'replay-from': { type: 'string' },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
     });
-    return values;
+    const from = values['replay-from'];
+    const at = from === undefined ? null : new Date(from);
+    if (at !== null && Number.isNaN(at.getTime())) throw new Error(`--replay-from ${from}: expected a time such as 2026-01-02T03:04:05Z`);
+    return { help: values.help, replay: at ?? values.replay };
   } catch (error) {
     throw new StartError(`${reasonOf(error)} (see --help)`);
   }

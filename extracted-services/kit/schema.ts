@@ -87,6 +87,30 @@ create index dlq_key on ${schema}.dlq (consumer, key);
   },
 };
 
+const positions: Migration = {
+  name: '002-replay-from',
+  up: async (trx, schema) => {
+    await trx.raw(`
+-- an operator asked to read again from here; null = from the oldest record
+alter table ${schema}.checkpoint add column replay_from timestamptz;
+-- heads are overwritten all the time: room for the new version beside the old one spares the index
+alter table ${schema}.inbox_head set (fillfactor = 70);
+-- facts that an operator gave up, and why
+create table ${schema}.dlq_skipped (
+  position  bigint primary key,
+  consumer  text not null,
+  key       text,
+  source    text not null,
+  event_id  text not null,
+  envelope  text not null,
+  error     text,
+  reason    text not null,
+  actor     text not null,
+  at        timestamptz not null default now()
+);`);
+  },
+};
+
 /** Makes and completes a service's schema: the consumer's tables, then `migrations`. Safe to call from many processes at once. */
 export const migrateSchema = (db: Knex, name: string, migrations: readonly Migration[] = []): Promise<void> =>
   db.transaction(async (trx) => {
@@ -95,7 +119,7 @@ export const migrateSchema = (db: Knex, name: string, migrations: readonly Migra
     await trx.raw(`create schema if not exists ${schema}`);
     await trx.raw(`create table if not exists ${schema}.migration (name text primary key, at timestamptz not null default now())`);
     const done = new Set((await trx<{ name: string }>(`${schema}.migration`).select('name')).map((row) => row.name));
-    for (const migration of [consumerTables, ...migrations]) {
+    for (const migration of [consumerTables, positions, ...migrations]) {
       if (done.has(migration.name)) continue;
       await migration.up(trx, schema);
       await trx(`${schema}.migration`).insert({ name: migration.name });

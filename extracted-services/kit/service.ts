@@ -11,10 +11,11 @@ import { type Logger, pino } from 'pino';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { type ServiceConfig, StartError } from './config.ts';
 import { type Consumer, requestReplay, startConsumer } from './consumer.ts';
+import { dlqRoutes } from './dlq.ts';
 import { reasonOf } from './failures.ts';
 import type { Handler } from './handlers.ts';
 import { answerProblem, sendProblem } from './http.ts';
-import { createKinesis } from './kinesis.ts';
+import { createFanOutKinesis, createKinesis } from './kinesis.ts';
 import { type Migration, migrateSchema } from './schema.ts';
 
 export type ComposeDeps = { readonly config: ServiceConfig; readonly db: Knex; readonly log: Logger };
@@ -46,8 +47,8 @@ export type ServiceSpec = {
 };
 
 export type StartOptions = {
-  /** Read the stream again from its beginning, without reactions. */
-  readonly replay?: boolean;
+  /** Read the stream again without reactions: from its beginning, or from what arrived at that time. */
+  readonly replay?: boolean | Date;
   readonly log?: Logger;
   /** How long to wait for the store's functions and the stream. Default 60,000. */
   readonly patienceMs?: number;
@@ -155,6 +156,12 @@ const createMetrics = (name: string, consumer: () => Consumer | undefined) => {
     labelNames: ['outcome'],
     registers: [registry],
   });
+  const deliveries = new Counter({
+    name: 'banyan_consumer_deliveries_total',
+    help: 'Pages of records, pushed by enhanced fan-out or polled',
+    labelNames: ['way'],
+    registers: [registry],
+  });
   const gauge = (metric: string, help: string, key: 'lagMs' | 'quarantined' | 'held', scale = 1) =>
     new Gauge({
       name: metric,
@@ -170,8 +177,16 @@ const createMetrics = (name: string, consumer: () => Consumer | undefined) => {
   gauge('banyan_consumer_lag_seconds', 'Age of the oldest fact that is not applied', 'lagMs', 0.001);
   gauge('banyan_consumer_quarantined', 'Facts in the dead letter queue', 'quarantined');
   gauge('banyan_consumer_held', 'Facts that wait for their predecessor', 'held');
-  return { registry, facts };
+  return { registry, facts, deliveries };
 };
+
+/** Of a service that takes no facts. */
+const noConsumer = (consumer: string): Consumer => ({
+  position: async () => ({ consumer, lagMs: 0, shards: [], quarantined: 0, held: 0 }),
+  lagMs: async () => 0,
+  trouble: () => null,
+  stop: async () => undefined,
+});
 
 /**
  * Starts a service: HTTP at once (503 until it is ready), then its schema, its consumer. Resolves when it serves.
@@ -183,6 +198,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
   const log = options.log ?? pino({ level: config.logLevel, name: spec.name }, process.stdout);
   const { patienceMs = 60_000, signal } = options;
   let parts: Parts | undefined;
+  let stopParts: Parts['stop'];
   let consumer: Consumer | undefined;
   let database: Knex | undefined;
   const metrics = createMetrics(spec.name, () => consumer);
@@ -217,6 +233,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
 
   const server = createServer({ keepAliveTimeout: 65_000 }, app);
   const kinesis = createKinesis(config);
+  const fanOut = config.fanOut ? createFanOutKinesis(config) : undefined;
   const close = async (): Promise<void> => {
     const closed = server.listening ? once(server, 'close') : Promise.resolve();
     server.close();
@@ -227,8 +244,9 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     await closed;
     clearInterval(sweep);
     clearTimeout(impatient);
-    await parts?.stop?.();
+    await stopParts?.();
     kinesis.destroy();
+    fanOut?.destroy();
     await database?.destroy();
     log.info('stopped');
   };
@@ -240,28 +258,40 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     await migrateSchema(db, spec.schema, spec.migrations);
     if (spec.publishes !== undefined)
       await waitFor('the store (banyan.append_fact; banyan run migrates it)', storeTakesFacts(db), log, patienceMs, signal);
-    await waitFor(`the stream ${config.stream}`, streamExists(kinesis, config.stream), log, patienceMs, signal);
-    if (options.replay) {
-      await requestReplay(db, spec.schema, spec.name);
-      log.info('reading the stream again from its beginning; nobody reacts up to where it was read before');
-    }
     const made = spec.compose({ config, db, log });
-    consumer = startConsumer({
-      kinesis,
-      stream: config.stream,
-      consumer: spec.name,
-      db,
-      schema: spec.schema,
-      handlers: made.handlers,
-      own: spec.publishes,
-      log,
-      onCounts: (counts) => {
-        for (const [outcome, count] of Object.entries(counts)) if (count > 0) metrics.facts.inc({ outcome }, count);
-      },
-      pollMs: config.pollMs,
-      leaseMs: config.leaseMs,
-    });
-    parts = made;
+    stopParts = made.stop;
+    const reads = made.handlers.length > 0;
+    if (reads) await waitFor(`the stream ${config.stream}`, streamExists(kinesis, config.stream), log, patienceMs, signal);
+    if (options.replay) {
+      const from = options.replay instanceof Date ? options.replay : null;
+      await requestReplay(db, spec.schema, spec.name, from);
+      log.info(`reading the stream again from ${from?.toISOString() ?? 'its beginning'}; nobody reacts up to where it was read before`);
+    }
+    consumer = !reads
+      ? noConsumer(spec.name)
+      : startConsumer({
+          kinesis,
+          stream: config.stream,
+          consumer: spec.name,
+          db,
+          schema: spec.schema,
+          handlers: made.handlers,
+          own: spec.publishes,
+          log,
+          ...(fanOut === undefined ? {} : { fanOut }),
+          onDelivery: (way) => metrics.deliveries.inc({ way }),
+          onCounts: (counts) => {
+            for (const [outcome, count] of Object.entries(counts)) if (count > 0) metrics.facts.inc({ outcome }, count);
+          },
+          pollMs: config.pollMs,
+          leaseMs: config.leaseMs,
+        });
+    parts = {
+      ...made,
+      routes: express
+        .Router()
+        .use(dlqRoutes({ db, schema: spec.schema, consumer: spec.name, handlers: made.handlers, own: spec.publishes }), made.routes),
+    };
     let stopped: Promise<void> | undefined;
     return {
       url,

@@ -38,21 +38,24 @@ export const readable = (shards: readonly ShardInfo[], ended: ReadonlySet<string
     .map((shard) => shard.shardId);
 };
 
-/** @param after the last record already applied; null starts at the oldest */
+/** @param after the last record already applied; null starts at `from`, or at the oldest */
 export const iteratorAfter = async (
   kinesis: KinesisClient,
   stream: string,
   shardId: string,
   after: string | null,
+  from: Date | null,
   signal: AbortSignal,
 ): Promise<string | undefined> => {
   const answer = await kinesis.send(
     new GetShardIteratorCommand({
       StreamName: stream,
       ShardId: shardId,
-      ...(after === null
-        ? { ShardIteratorType: 'TRIM_HORIZON' }
-        : { ShardIteratorType: 'AFTER_SEQUENCE_NUMBER', StartingSequenceNumber: after }),
+      ...(after !== null
+        ? { ShardIteratorType: 'AFTER_SEQUENCE_NUMBER', StartingSequenceNumber: after }
+        : from !== null
+          ? { ShardIteratorType: 'AT_TIMESTAMP', Timestamp: from }
+          : { ShardIteratorType: 'TRIM_HORIZON' }),
     }),
     { abortSignal: signal },
   );

@@ -20,6 +20,8 @@ export type Commands = {
   place(wish: OrderRequest, context: CommandContext): Promise<Order>;
   /** @throws OrderRefused 404, 409; AppError `context-unavailable` */
   cancel(id: number, context: CommandContext): Promise<Order>;
+  /** The same as a part of the caller's transaction. */
+  cancelIn(trx: Knex.Transaction, id: number, context: CommandContext): Promise<Order>;
 };
 
 export type CommandsDeps = { readonly db: Knex; readonly ids: Ids; readonly now: () => Date };
@@ -74,6 +76,20 @@ const append = async (trx: Knex, type: string, id: number, data: object, context
   if (!rows[0]?.appended) throw new OrderRefused(422, `this Idempotency-Key was used for an earlier ${type} of order ${id}`);
 };
 
+const cancelIn =
+  (now: () => Date): Commands['cancelIn'] =>
+  async (trx, id, context) => {
+    await assertOwner(trx, context.epoch);
+    const order = await lockOrder(trx, id);
+    if (!order) throw new OrderRefused(404, 'order not found');
+    const cancelled = cancel(order, now().toISOString());
+    if (!cancelled) return (await findOrder(trx, id))!;
+    await markCancelled(trx, id, cancelled.cancelledAt!);
+    await bookStock(trx, wanted(order.items), 1);
+    await append(trx, 'order.cancelled.v1', id, { id, cancelledAt: cancelled.cancelledAt }, context);
+    return cancelled;
+  };
+
 /** The write side. Synchronous: when it answers, the order and its fact are committed. */
 export const createCommands = ({ db, ids, now }: CommandsDeps): Commands => ({
   place: async (wish, context) => {
@@ -97,16 +113,6 @@ export const createCommands = ({ db, ids, now }: CommandsDeps): Commands => ({
     });
   },
 
-  cancel: (id, context) =>
-    inTransaction(db, async (trx) => {
-      await assertOwner(trx, context.epoch);
-      const order = await lockOrder(trx, id);
-      if (!order) throw new OrderRefused(404, 'order not found');
-      const cancelled = cancel(order, now().toISOString());
-      if (!cancelled) return (await findOrder(trx, id))!;
-      await markCancelled(trx, id, cancelled.cancelledAt!);
-      await bookStock(trx, wanted(order.items), 1);
-      await append(trx, 'order.cancelled.v1', id, { id, cancelledAt: cancelled.cancelledAt }, context);
-      return cancelled;
-    }),
+  cancel: (id, context) => inTransaction(db, (trx) => cancelIn(now)(trx, id, context)),
+  cancelIn: cancelIn(now),
 });

@@ -1,10 +1,13 @@
 import { sourceOf } from '@banyan/contracts/envelope.ts';
+import { participantRoutes, participantTables } from '@banyan/kit/participant.ts';
 import type { ServiceSpec } from '@banyan/kit/service.ts';
+import express from 'express';
 import { orderRoutes } from './api.ts';
 import { createCommands } from './commands.ts';
 import { handlers } from './consumer.ts';
 import { stateOf } from './domain.ts';
 import { createIds } from './ids.ts';
+import { orderActions } from './participant.ts';
 import { allOrders, migrations, ordersOf, SCHEMA } from './store.ts';
 
 /** The order service: queries from its own store, commands once it owns the context. */
@@ -12,17 +15,18 @@ export const orderService: ServiceSpec = {
   name: 'order',
   defaultPort: 4001,
   schema: SCHEMA,
-  migrations,
+  migrations: [participantTables, ...migrations],
   publishes: sourceOf('order', 'extracted'),
   compose: ({ config, db, log }) => {
     const ids = createIds({ adapterUrl: config.adapterUrl, token: config.adapterToken, context: 'order' });
     const commands = createCommands({ db, ids, now: () => new Date() });
+    const api = orderRoutes({
+      db,
+      commands,
+      unexpected: (error) => log.error({ error: error instanceof Error ? error.stack : String(error) }, 'request failed'),
+    });
     return {
-      routes: orderRoutes({
-        db,
-        commands,
-        unexpected: (error) => log.error({ error: error instanceof Error ? error.stack : String(error) }, 'request failed'),
-      }),
+      routes: express.Router().use(participantRoutes({ db, schema: SCHEMA, actions: orderActions(commands) }), api),
       handlers,
       states: async function* (trx) {
         for await (const chunk of allOrders(trx)) yield chunk.map(stateOf);

@@ -11,7 +11,6 @@ import {
   PutRecordCommand,
   PutRecordsCommand,
   SplitShardCommand,
-  StartStreamEncryptionCommand,
 } from '@aws-sdk/client-kinesis';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import {
@@ -98,7 +97,6 @@ describe('kinesalite as an independent oracle', () => {
       (client) => client.send(new IncreaseStreamRetentionPeriodCommand({ StreamName: 's', RetentionPeriodHours: 23 })),
       (client) => client.send(new SplitShardCommand({ StreamName: 's', ShardToSplit: SHARD_0, NewStartingHashKey: '1' })),
       (client) => client.send(new MergeShardsCommand({ StreamName: 's', ShardToMerge: SHARD_0, AdjacentShardToMerge: SHARD_0 })),
-      (client) => client.send(new StartStreamEncryptionCommand({ StreamName: 's', EncryptionType: 'KMS', KeyId: 'k' })),
     ];
     const facts = async (client: KinesisClient) => {
       const seen: unknown[] = [];

@@ -17,8 +17,8 @@ import {
   PutRecordCommand,
   PutRecordsCommand,
   type PutRecordsCommandOutput,
+  PutResourcePolicyCommand,
   SplitShardCommand,
-  StartStreamEncryptionCommand,
 } from '@aws-sdk/client-kinesis';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import {
@@ -116,7 +116,7 @@ describe('the SDK talks to the Kinesis emulator', () => {
 
   it('says so when it does not know an operation', async () => {
     const { client } = await start();
-    const command = new StartStreamEncryptionCommand({ StreamName: 's', EncryptionType: 'KMS', KeyId: 'k' });
+    const command = new PutResourcePolicyCommand({ ResourceARN: 'arn:aws:kinesis:eu-west-1:000000000000:stream/s', Policy: '{}' });
     expect((await failure(client.send(command))).name).toBe('UnknownOperationException');
   });
 });

@@ -89,8 +89,8 @@ it('writes nobody about what legacy did, and one mail per order and event about 
 
 it('says in one line why it cannot start', async () => {
   const cases: [string[], Record<string, string | undefined>, RegExp][] = [
-    [['cart'], {}, /^service: there is no service "cart"; there are inventory, notification, order$/],
-    [[], {}, /^service: no name given; there are inventory, notification, order$/],
+    [['cart'], {}, /^service: there is no service "cart"; there are inventory, notification, order, payment, saga, shipping$/],
+    [[], {}, /^service: no name given; there are inventory, notification, order, payment, saga, shipping$/],
     [['order', '--fast'], {}, /^order: Unknown option '--fast'/],
     [['order'], { DATABASE_URL: undefined, PORT: 'x' }, /^order: PORT: expected a whole number from 0 to 65535; DATABASE_URL is not set$/],
     [
@@ -115,7 +115,7 @@ it('says in one line why it cannot start', async () => {
   expect(await help.exited).toEqual({ code: 0, signal: null });
   const own = run('extracted-services/run.ts', ['order', '--help']);
   expect(await own.exited).toEqual({ code: 0, signal: null });
-  expect(own.stdout.join('\n')).toContain('npm run service -- order [--replay]');
+  expect(own.stdout.join('\n')).toContain('npm run service -- order [--replay] [--replay-from TIME]');
 });
 
 it('ends although nobody reads its log any more', async () => {

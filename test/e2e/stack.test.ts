@@ -53,7 +53,11 @@ describe('a stack that runs', () => {
       'monolith',
       'notification',
       'order',
+      'payment',
       'postgres',
+      'provider',
+      'saga',
+      'shipping',
     ]);
     expect(everybody().filter((pid) => !isAlive(pid))).toEqual([]);
     expect(everybody().length).toBeGreaterThan(8);

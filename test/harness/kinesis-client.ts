@@ -11,7 +11,7 @@ import {
   KinesisClient,
   PutRecordCommand,
 } from '@aws-sdk/client-kinesis';
-import { type KinesisOptions, startKinesis } from '@banyan/dev-kinesis/emulator.ts';
+import { type Kinesis, type KinesisOptions, startKinesis } from '@banyan/dev-kinesis/emulator.ts';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 
 export const MIB = 1024 * 1024;
@@ -44,7 +44,9 @@ export const clientOf = (endpoint: string, handler: 'http/1.1' | 'default' = 'ht
   return client;
 };
 
-export const start = async (options: KinesisOptions = {}): Promise<{ url: string; client: KinesisClient; stop: () => Promise<void> }> => {
+export const start = async (
+  options: KinesisOptions = {},
+): Promise<{ url: string; client: KinesisClient; faults: Kinesis['faults']; stop: () => Promise<void> }> => {
   const kinesis = await startKinesis(options);
   let stopped: Promise<void> | undefined;
   const stop = (): Promise<void> => {
@@ -52,7 +54,7 @@ export const start = async (options: KinesisOptions = {}): Promise<{ url: string
     return stopped;
   };
   cleanups.push(stop);
-  return { url: kinesis.url, client: clientOf(kinesis.url), stop };
+  return { url: kinesis.url, client: clientOf(kinesis.url), faults: kinesis.faults, stop };
 };
 
 export const folder = (): string => {
