@@ -265,6 +265,8 @@ const main = async (): Promise<number> => {
       BANYAN_STREAM: outline.facts,
       AWS_REGION: outline.region,
       ADAPTER_URL: outline.adapterUrl,
+      // a shard may be polled five times a second by all services together; where fan-out costs nothing each has its own
+      FAN_OUT: process.env.FAN_OUT ?? (wanted('kinesis') ? 'on' : 'off'),
       BANYAN_SEAL_KEY: process.env.BANYAN_SEAL_KEY ?? secret(join(dataDir, 'seal.key')),
     };
     const rest: Promise<void>[] = [];
