@@ -72,7 +72,7 @@ const judgeOne = (stand: RequestStand, { verdict, address, heard }: Played) =>
   judgeRequests(verdict, heard, takeSightings(stand, address), stand.buffers);
 
 /** Requests still on their way to an upstream whose client has gone get here. */
-const QUIET_MS = 15;
+const QUIET_MS = 40;
 
 /** Plays cases until so many requests have been sent. `stop` ends it early. */
 export const fuzzRequests = async (stand: RequestStand, run: RequestRun, stop: () => boolean = () => false): Promise<RequestTally> => {
