@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createReadStream, createWriteStream, existsSync } from 'node:fs';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { AppError } from '@banyan/contracts/errors.ts';
@@ -144,7 +144,7 @@ const runReplay = async (flags: Flags, io: Io): Promise<void> => {
   const recording = readRecording(flags.requests, await readText(flags.requests));
   if (recording.firstFault !== null) io.err(`banyan: ${recording.unreadable} entries hold no request; the first: ${recording.firstFault}`);
   const wanted = recording.requests.filter((request) => flags.includeCommands || isQuery(request));
-  const pairs = flags.resume ? await readStore(flags.store!).catch(() => []) : [];
+  const pairs = flags.resume && existsSync(flags.store!) ? await readStore(flags.store!) : [];
   const known = new Set(pairs.map(({ index }) => index));
   const left = wanted.filter(({ index }) => !known.has(index));
   const store = flags.store === undefined ? null : createWriteStream(flags.store, { flags: flags.resume ? 'a' : 'w', mode: 0o600 });
