@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { BacklogView, BreakerView } from '@banyan/contracts/admin-api.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Express } from 'express';
@@ -91,11 +92,12 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     file: member.killFile,
     flags,
     kill: async (contexts, by, path) => {
-      await settled(moves.kill(contexts, by));
+      const kill = { ...by, id: randomUUID() };
+      await settled(moves.kill(contexts, kill));
       const { peers, tokens } = config().admin;
       // peers share the tokens of the configuration, if anybody does
       const token = tokens.find(({ role }) => role !== 'viewer')?.token;
-      if (peers.length > 0) await tellPeers(peers, path, by.reason, token === undefined ? undefined : `Bearer ${token}`, log);
+      if (peers.length > 0) await tellPeers(peers, path, kill, token === undefined ? undefined : `Bearer ${token}`, log);
     },
     log,
   });

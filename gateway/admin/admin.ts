@@ -77,7 +77,7 @@ export const createAdmin = (deps: AdminDeps): Admin => {
         query,
         actor: identity.name,
         authorization: req.headers.authorization,
-        fromPeer: req.headers[PEER_HEADER] !== undefined,
+        fromPeer: req.get(PEER_HEADER) ?? null,
       });
       res.status(reply.status).set(reply.headers ?? {});
       if (reply.status >= 400) res.type('application/problem+json').send(JSON.stringify(reply.body));

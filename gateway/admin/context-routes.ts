@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import {
   askedSchema,
   bpOf,
@@ -12,6 +13,7 @@ import {
   stageChangeSchema,
 } from '@banyan/contracts/admin-api.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
+import { z } from 'zod';
 import { type ContextViews, flipView } from './context-views.ts';
 import { type Call, type Endpoint, endpoint, ok, type Reply } from './endpoint.ts';
 import { tellPeers } from './peers.ts';
@@ -33,6 +35,10 @@ const withStore = async (work: () => Promise<void>): Promise<void> => {
   }
 };
 
+const uuid = z.uuid();
+/** A gateway of an earlier version says no id. */
+const killIdOf = (told: string | null): string | null => uuid.safeParse(told).data ?? null;
+
 type KillCall = Call<{ readonly reason: string; readonly now?: boolean | undefined }, null>;
 
 /** Contexts and what moves them: stage, kill, revive, flips. The audit row is written in the transaction of each move. */
@@ -44,14 +50,15 @@ export const contextRoutes = (deps: AdminDeps, views: ContextViews): Endpoint[] 
       .map((flag) => flag.name);
 
   const kill = async (names: readonly string[], path: string, call: KillCall): Promise<Readonly<Record<string, string>>> => {
-    await deps.moves.kill(names, { reason: call.body.reason, now: call.body.now, actor: call.actor });
+    const by = { id: killIdOf(call.fromPeer) ?? randomUUID(), reason: call.body.reason };
+    await deps.moves.kill(names, { ...by, now: call.body.now, actor: call.actor });
     const { peers } = deps.config().admin;
-    if (call.fromPeer || peers.length === 0) return {};
-    const told = tellPeers(peers, path, call.body.reason, call.authorization, deps.log);
+    if (call.fromPeer !== null || peers.length === 0) return {};
+    const took = tellPeers(peers, path, by, call.authorization, deps.log);
     const pending = deps.flags.pendingKills();
     // the store tells the others, all but those that are cut off from it; while it cannot, the answer says how many we told
     if (!names.some((name) => pending.includes(name))) return {};
-    return { 'banyan-peers': `${await told}/${peers.length}` };
+    return { 'banyan-peers': `${await took}/${peers.length}` };
   };
 
   const many = async (headers: Readonly<Record<string, string>> = {}): Promise<Reply> => ({

@@ -11,8 +11,8 @@ export type Call<B, Q> = {
   readonly actor: string;
   /** As the client sent it, for what is passed on in its name. */
   readonly authorization: string | undefined;
-  /** The request comes from another gateway, which asked its peers. */
-  readonly fromPeer: boolean;
+  /** The request comes from another gateway, which asked its peers: the id of the kill, or what else stands there. */
+  readonly fromPeer: string | null;
 };
 export type Reply = { readonly status: number; readonly body: unknown; readonly headers?: Readonly<Record<string, string>> };
 

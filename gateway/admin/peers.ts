@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 
-/** Marks a request that another gateway passes on, so that it is not passed on again. */
+/** Marks a request that another gateway passes on, so that it is not passed on again; its value is the id of the kill. */
 export const PEER_HEADER = 'banyan-peer';
 
 const WAIT_MS = 2_000;
@@ -13,7 +13,7 @@ const WAIT_MS = 2_000;
 export const tellPeers = async (
   peers: readonly string[],
   path: string,
-  reason: string,
+  { id, reason }: { readonly id: string; readonly reason: string },
   authorization: string | undefined,
   log: Logger,
 ): Promise<number> => {
@@ -22,7 +22,7 @@ export const tellPeers = async (
       try {
         const response = await fetch(new URL(path, peer), {
           method: 'POST',
-          headers: { 'content-type': 'application/json', [PEER_HEADER]: '1', ...(authorization ? { authorization } : {}) },
+          headers: { 'content-type': 'application/json', [PEER_HEADER]: id, ...(authorization ? { authorization } : {}) },
           body: JSON.stringify({ reason }),
           redirect: 'error',
           signal: AbortSignal.timeout(WAIT_MS),

@@ -56,7 +56,10 @@ export type MovesPort = {
     | { readonly kind: 'flip'; readonly id: string; readonly state: string }
     | { readonly kind: 'asked'; readonly canaryShareBp: number; readonly askedBy: readonly string[]; readonly needed: number }
   >;
-  kill(contexts: readonly string[], request: { reason: string; now?: boolean | undefined; actor: string }): Promise<unknown>;
+  kill(
+    contexts: readonly string[],
+    request: { id?: string | undefined; reason: string; now?: boolean | undefined; actor: string },
+  ): Promise<unknown>;
   revive(contexts: readonly string[], request: { reason: string; actor: string }): Promise<unknown>;
 };
 

@@ -121,6 +121,52 @@ export const patchFlag = async (trx: Knex, name: string, patch: FlagPatch, actor
   return flagOf(row as Row);
 };
 
+/** What one kill is known by wherever it is told. */
+export type KillBy = { readonly id: string; readonly actor: string; readonly reason: string };
+
+/**
+ * Kills those of `names` that stand and have not been killed by this very kill before: somebody may have revived them since.
+ * @param suffix added to the reason in the audit
+ */
+export const killOnce = async (trx: Knex, names: readonly string[], by: KillBy, suffix = ''): Promise<void> => {
+  // the flags first: everything that changes them locks in this order
+  const flags = await lockFlags(trx, names);
+  const { rows } = await trx.raw<{ rows: { context: string }[] }>(
+    'insert into banyan.kill_heard (id, context) select ?::uuid, unnest(?::text[]) on conflict do nothing returning context',
+    [by.id, [...names]],
+  );
+  const news = new Set(rows.map(({ context }) => context));
+  for (const flag of flags) {
+    if (flag.killed || !news.has(flag.name)) continue;
+    const next = await patchFlag(trx, flag.name, { killed: true }, by.actor);
+    await appendAudit(trx, {
+      actor: by.actor,
+      action: 'kill',
+      context: flag.name,
+      before: summary(flag),
+      after: summary(next),
+      reason: `${by.reason}${suffix}`,
+    });
+  }
+};
+
+/** A gateway may come back with kills of its own after so long and be heard once more. */
+const HEARD_DAYS = 30;
+
+/** Forgets kills and processes nobody counts any more. */
+export const tidyFlags = async (db: Knex): Promise<void> => {
+  await db.raw(`delete from banyan.member where heartbeat_at < now() - interval '1 hour'`);
+  await db.raw('delete from banyan.kill_heard where at < now() - make_interval(days => ?)', [HEARD_DAYS]);
+};
+
+/** What the audit says of a flag. */
+export const summary = (flag: StoredFlag) => ({
+  stage: flag.stage,
+  canaryShareBp: flag.canaryShareBp,
+  killed: flag.killed,
+  epoch: flag.epoch,
+});
+
 /** One audit row in the transaction of the change it reports. */
 export const appendAudit = async (
   trx: Knex,

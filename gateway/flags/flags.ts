@@ -1,10 +1,11 @@
+import { randomUUID } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { AppError } from '@banyan/contracts/errors.ts';
 import { STAGES, UPSTREAMS } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import { z } from 'zod';
-import { FLAG_CHANNEL, type FlagSeed, loadFlags, type StoredFlag, seedFlags } from './flag-store.ts';
+import { FLAG_CHANNEL, type FlagSeed, type KillBy, killOnce, loadFlags, type StoredFlag, seedFlags, tidyFlags } from './flag-store.ts';
 import type { Listener } from './listener.ts';
 
 export type FlagsDeps = {
@@ -48,7 +49,7 @@ export type Flags = {
   /** A reload brought contexts that may be new. */
   reseed(seeds: readonly FlagSeed[]): Promise<void>;
   /** Kills without the store: kept on disk with who asked and why, merged into every later snapshot until the store has it. */
-  killLocally(contexts: readonly string[], by: { readonly actor: string; readonly reason: string }): Promise<void>;
+  killLocally(contexts: readonly string[], by: KillBy): Promise<void>;
   pendingKills(): string[];
   snapshot(): FlagsSnapshot;
   /** Takes over what the primary serves: its kills at once; the rest too without a store, else by reading the store. Rejects when that does not answer. */
@@ -56,7 +57,7 @@ export type Flags = {
   onChange(listener: (flag: StoredFlag, before: StoredFlag | undefined) => void): () => void;
 };
 
-const killSchema = z.object({ name: z.string(), actor: z.string(), reason: z.string() });
+const killSchema = z.object({ name: z.string(), id: z.uuid().default(() => randomUUID()), actor: z.string(), reason: z.string() });
 type LocalKill = z.output<typeof killSchema>;
 
 const savedSchema = z.object({
@@ -158,27 +159,13 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       .timeout(STORE_MS);
   };
 
-  /** Kills made while the store was away win as soon as it is back. */
+  /** Kills made while the store was away win as soon as it is back, unless the store has heard of the same from another gateway. */
   const mergeKills = async (): Promise<void> => {
     if (!db || kills.size === 0) return;
-    const merged = [...kills.values()];
+    // in the order in which every change locks the flags
+    const merged = [...kills.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     await db.transaction(async (trx) => {
-      for (const { name, actor, reason } of merged) {
-        const changed = await trx('banyan.context')
-          .where({ name, killed: false })
-          .update({ killed: true, version: trx.raw('version + 1'), updated_at: trx.fn.now(), updated_by: actor });
-        if (changed) {
-          await trx.raw('select banyan.append_audit(?, ?, ?, ?::jsonb, ?::jsonb, ?)', [
-            actor,
-            'kill',
-            name,
-            '{"killed":false}',
-            '{"killed":true}',
-            `${reason} (while the store was away)`,
-          ]);
-          await trx.raw('select pg_notify(?, ?)', [FLAG_CHANNEL, name]);
-        }
-      }
+      for (const { name, ...by } of merged) await killOnce(trx, [name], by, ' (while the store was away)');
     });
     // one that was asked for again meanwhile is written by the next merge
     for (const kill of merged) if (kills.get(kill.name) === kill) kills.delete(kill.name);
@@ -263,8 +250,7 @@ export const createFlags = (deps: FlagsDeps): Flags => {
       try {
         await load();
         await beat();
-        // processes that died without a goodbye, long after anybody counts them
-        await db.raw(`delete from banyan.member where heartbeat_at < now() - interval '1 hour'`);
+        await tidyFlags(db);
       } catch (error) {
         const known = new Map(lastKnown.map((flag) => [flag.name, flag]));
         adopt(
@@ -325,10 +311,10 @@ export const createFlags = (deps: FlagsDeps): Flags => {
         listeners.add(check);
       });
     },
-    async killLocally(contexts, { actor, reason }) {
+    async killLocally(contexts, { id, actor, reason }) {
       for (const name of contexts) {
         if (!flags.has(name)) throw new AppError('not-found', `no context is called ${name}`);
-        kills.set(name, { name, actor, reason });
+        kills.set(name, { name, id, actor, reason });
       }
       adopt([...flags.values()]);
       save();

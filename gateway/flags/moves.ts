@@ -1,9 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Stage } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import { planMove } from '../core/stage-moves.ts';
 import { askFor, isPromotion } from './approvals.ts';
-import { activeFlip, appendAudit, lockFlags, patchFlag, type StoredFlag } from './flag-store.ts';
+import { activeFlip, appendAudit, killOnce, lockFlags, patchFlag, type StoredFlag, summary } from './flag-store.ts';
 import type { Flags } from './flags.ts';
 import type { Flips } from './flips.ts';
 
@@ -44,13 +45,19 @@ export type Moved =
   /** Others must ask for the same first. */
   | { readonly kind: 'asked'; readonly canaryShareBp: number; readonly askedBy: readonly string[]; readonly needed: number };
 
-export type Moves = {
-  stage(context: string, request: StageRequest): Promise<Moved>;
-  kill(contexts: readonly string[], request: { reason: string; now?: boolean | undefined; actor: string }): Promise<StoredFlag[]>;
-  revive(contexts: readonly string[], request: { reason: string; actor: string }): Promise<StoredFlag[]>;
+export type KillRequest = {
+  /** A UUID: the same kill is told to many gateways, and obeyed once by the store. Absent = a new one. */
+  readonly id?: string | undefined;
+  readonly reason: string;
+  readonly now?: boolean | undefined;
+  readonly actor: string;
 };
 
-const summary = (flag: StoredFlag) => ({ stage: flag.stage, canaryShareBp: flag.canaryShareBp, killed: flag.killed, epoch: flag.epoch });
+export type Moves = {
+  stage(context: string, request: StageRequest): Promise<Moved>;
+  kill(contexts: readonly string[], request: KillRequest): Promise<StoredFlag[]>;
+  revive(contexts: readonly string[], request: { reason: string; actor: string }): Promise<StoredFlag[]>;
+};
 
 const AWAY = 'the store is not configured: only kill works here, the stage comes from the file';
 
@@ -223,33 +230,24 @@ export const createMoves = ({ db, flags, flips, contextOf, approvals }: MovesDep
       const names = all(contexts);
       const retired = names.filter((name) => known(name).stage === 'retired');
       if (retired.length > 0) throw new AppError('illegal-move', `retired contexts have no legacy to go back to: ${retired.join(', ')}`);
+      const by = { id: request.id ?? randomUUID(), actor: request.actor, reason: request.reason };
       if (!db) {
-        await flags.killLocally(names, request);
+        await flags.killLocally(names, by);
         return names.map(known);
       }
       try {
         const written = db.transaction(async (trx) => {
-          for (const row of await lockFlags(trx, names)) {
-            if (row.killed) continue;
-            const next = await patchFlag(trx, row.name, { killed: true }, request.actor);
-            await appendAudit(trx, {
-              actor: request.actor,
-              action: 'kill',
-              context: row.name,
-              before: summary(row),
-              after: summary(next),
-              reason: request.reason,
-            });
-          }
+          await killOnce(trx, names, by);
         });
         await inTime(written.then(() => flags.refresh()));
       } catch {
         if (request.now) throw new AppError('store-unavailable', '--now needs the store', { retryable: true, retryAfterSeconds: 2 });
         // the store is away: this process at once, the others through peers; merged when the store is back
-        await flags.killLocally(names, request);
+        await flags.killLocally(names, by);
         return names.map(known);
       }
-      const owned = names.filter((name) => known(name).stage === 'cutover');
+      // one that was revived since this kill was first heard of stays where it is
+      const owned = names.filter((name) => known(name).stage === 'cutover' && known(name).killed);
       if (owned.length > 0) flips?.evacuate(owned, { actor: request.actor, reason: request.reason, now: request.now ?? false });
       return names.map(known);
     },

@@ -76,7 +76,8 @@ export const openGateway = async (mode: Mode, setup: NonNullable<Case['setup']>)
     port: gateway.port,
     // a shadow is no answerer: what it is sent must be well-formed, but is not part of the case
     upstreams: extracted !== null && mode === 'diverted' ? [legacy, extracted] : [legacy],
-    patienceMs: 8_000,
+    // only a failing case takes so long: a busy machine needs seconds for 5 MB both ways
+    patienceMs: 60_000,
     strict: true,
     async stop() {
       await gateway.stop();

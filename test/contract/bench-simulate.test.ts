@@ -26,4 +26,4 @@ it('the simulated gate keeps what its documentation says, with one seed as with 
   const more = (JSON.parse(other.out) as Document).figures;
   expect(more).toMatchObject({ seed: 7, bad_services: 50, idle_moves: 0, faults_missed: 0 });
   expect(more.beta).not.toBe(figures.beta);
-}, 120_000);
+}, 360_000);

@@ -55,13 +55,13 @@ beforeAll(async () => {
   database = await freshDatabase('store');
   sides = await Promise.all(['legacy', 'extracted'].map((name) => listenOn((_req, res) => res.setHeader('x-side', name).end())));
   for (let n = 0; n < REPLICAS; n++) replicas.push(await start());
-}, 60_000);
+}, 180_000);
 afterAll(async () => {
   agent.destroy();
   await Promise.all(replicas.map(({ gateway }) => gateway.stop()));
   for (const side of sides) await side.stop();
   await database.drop();
-}, 60_000);
+}, 180_000);
 
 const ask = (url: string, id: string): Promise<string> =>
   new Promise((resolve, reject) => {
@@ -152,4 +152,4 @@ it('a share that grows from 0.1 to 100 % takes clients in and never lets one go'
     before = members;
   }
   expect(before.size).toBe(ids);
-}, 120_000);
+}, 360_000);

@@ -60,14 +60,14 @@ beforeAll(async () => {
   // the file is not watched here: each reload is asked for
   gateway = await createGateway({ config: loaded.config, configFile: FILE(), version: '0', log: pino({ level: 'silent' }) });
   urls = await gateway.start();
-}, 60_000);
+}, 180_000);
 afterAll(async () => {
   await gateway.stop();
   await Promise.all(sides.map((side) => side.stop()));
   await db.destroy();
   await database.drop();
   await rm(folder, { recursive: true, force: true });
-}, 60_000);
+}, 180_000);
 
 type Answer<T> = { readonly status: number; readonly body: T };
 const api = async <T = { detail: string; code: string }>(path: string, method = 'GET', body?: object): Promise<Answer<T>> => {
@@ -147,7 +147,7 @@ describe('a cutover', () => {
     expect((await reload({ otherwise: 'else: legacy, ' })).body).toMatchObject({ ok: true });
     expect(await sideOf('/orders/1', 'u1', 'DELETE')).toBe('legacy');
     expect(await sideOf('/orders/1', 'u1', 'POST')).toBe('extracted');
-  }, 60_000);
+  }, 180_000);
 
   it('leaves a query behind whose route is capped, and is refused for capped commands', async () => {
     expect(await contextNow('order')).toMatchObject({ stage: 'cutover' });
@@ -180,7 +180,7 @@ describe('a reload', () => {
     expect(await sideOf('/orders/1', 'u1')).toBe('legacy');
     expect((await reload({ otherwise: 'else: legacy, ' })).body).toMatchObject({ ok: true });
     expect(await contextNow('order')).toMatchObject({ stage: 'legacy', epoch: 3 });
-  }, 60_000);
+  }, 180_000);
 });
 
 describe('two people who edit the same version at once', () => {

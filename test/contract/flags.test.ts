@@ -107,6 +107,8 @@ const wired = async (more: Partial<FlipsDeps> = {}, seeds: FlagsDeps['seeds'] = 
   return { flags, flips, moves, memberId };
 };
 const by = (more: object = {}) => ({ reason: 'test', actor: 'ann', ...more });
+const kill = (id: string = randomUUID()) => ({ id, ...by() });
+const killed = (flags: Flags): boolean | undefined => flags.current('order')?.killed;
 const state = (flips: Flips, id: string) => flips.get(id).then((flip) => flip?.state);
 const ended = (flips: Flips, id: string, wanted: 'done' | 'undone') =>
   until(async () => (await state(flips, id)) === wanted, { describe: `flip to be ${wanted}` });
@@ -181,6 +183,7 @@ describe('moves', () => {
 
   it('refuse what is no legal move, without a trace', async () => {
     const { flags, moves } = await wired();
+    const one = randomUUID();
     const before = (await audited()).length;
     await expect(moves.stage('order', { stage: 'cutover', ...by() })).rejects.toMatchObject({
       code: 'illegal-move',
@@ -307,7 +310,7 @@ describe('without the store', () => {
     await moves.kill(['order'], by());
     expect(flags.current('order')?.killed).toBe(true);
     expect(flags.pendingKills()).toEqual(['order']);
-    expect(JSON.parse(await readFile(stateFile, 'utf8')).kills).toEqual([{ name: 'order', ...by() }]);
+    expect(JSON.parse(await readFile(stateFile, 'utf8')).kills).toEqual([{ name: 'order', id: expect.any(String), ...by() }]);
     await expect(moves.revive(['order'], by())).rejects.toMatchObject({ code: 'store-unavailable' });
     await expect(moves.stage('order', { stage: 'shadow', ...by() })).rejects.toMatchObject({ code: 'store-unavailable' });
     await expect(moves.kill(['order'], by({ now: true }))).rejects.toMatchObject({ code: 'store-unavailable' });
@@ -342,6 +345,39 @@ describe('without the store', () => {
     await expect(moves.revive(['order'], by())).rejects.toMatchObject({ code: 'not-configured' });
     await moves.kill(['order'], by());
     expect(flags.current('order')?.killed).toBe(true);
+  });
+});
+
+describe('one kill that many gateways are told of', () => {
+  it('is obeyed by the store once, however late the others reach it', async () => {
+    const one = randomUUID();
+    const before = (await audited()).length;
+    const { flags, moves } = await wired();
+    const late = await flagsWith();
+    for (const told of [flags, late]) await told.killLocally(['order'], kill(one));
+    await flags.refresh();
+    expect(killed(flags)).toBe(true);
+    await moves.revive(['order'], by());
+    // the late one has not heard of the revive: until it reaches the store it stays killed
+    expect(killed(late)).toBe(true);
+    await late.refresh();
+    expect([killed(late), late.pendingKills(), (await db('banyan.context').first('killed')).killed]).toEqual([false, [], false]);
+    await moves.kill(['order'], kill(one));
+    expect(killed(flags)).toBe(false);
+    expect((await audited()).slice(before)).toEqual(['kill order', 'revive order']);
+    await moves.kill(['order'], kill());
+    expect(killed(flags)).toBe(true);
+  });
+
+  it('is another one when somebody kills again, and wins over the revive', async () => {
+    const { flags, moves } = await wired();
+    const late = await flagsWith();
+    await moves.kill(['order'], kill());
+    await late.killLocally(['order'], kill());
+    await moves.revive(['order'], by());
+    await late.refresh();
+    await flags.refresh();
+    expect([killed(flags), killed(late)]).toEqual([true, true]);
   });
 });
 
@@ -688,12 +724,10 @@ describe('a kill at cutover', () => {
 });
 
 describe('a worker that follows its primary', () => {
-  const killed = (flags: Flags): boolean | undefined => flags.current('order')?.killed;
-
   it('takes a kill that the store has not heard of at once, and keeps it when the store has it', async () => {
     const primary = await flagsWith();
     const worker = await flagsWith({ primary: primary.snapshot() });
-    await primary.killLocally(['order'], by());
+    await primary.killLocally(['order'], kill());
     expect(primary.snapshot().kills).toEqual(['order']);
     await worker.follow(primary.snapshot());
     // whatever it reads of a store that does not know of the kill
@@ -721,7 +755,7 @@ describe('a worker that follows its primary', () => {
     const cut = await flagsWith({ db: away(), seeds: [seed('order')], primary: primary.snapshot() });
     for (const worker of [alone, cut])
       expect(worker.current('order')).toMatchObject({ stage: 'canary', canaryShareBp: 500, killed: false });
-    await primary.killLocally(['order'], by());
+    await primary.killLocally(['order'], kill());
     await alone.follow(primary.snapshot());
     await cut.follow(primary.snapshot()).catch(() => undefined);
     expect([killed(alone), killed(cut)]).toEqual([true, true]);

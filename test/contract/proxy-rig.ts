@@ -73,7 +73,7 @@ export const openRig = async (
   const url = options.url ?? server.url;
   const trusted = options.trusted ?? (() => false);
   const hostHeader = options.hostHeader ?? 'preserve';
-  const timeouts = { connectMs: 1_000, responseMs: 5_000, idleMs: 5_000, ...options.timeouts };
+  const timeouts = { connectMs: 20_000, responseMs: 20_000, idleMs: 20_000, ...options.timeouts };
   const upstream = options.upstream ?? createUpstream({ name: 'legacy', urls: [url], tls: options.tls ?? null, timeouts, hostHeader });
   const delivered: Delivered[] = [];
   const errors: AppError[] = [];
@@ -105,8 +105,8 @@ export const openRig = async (
     http2: options.http2 ?? false,
     certificates: options.certificates ?? [],
     limits: {
-      headerTimeoutMs: 5_000,
-      idleTimeoutMs: 5_000,
+      headerTimeoutMs: 20_000,
+      idleTimeoutMs: 20_000,
       maxHeaderBytes: 64 * 1024,
       maxConnections: 1_000,
       maxStreams: 128,

@@ -132,7 +132,7 @@ beforeAll(async () => {
   feeding = setInterval(() => {
     fed = fed.then(feed).catch(() => undefined);
   }, 30);
-}, 60_000);
+}, 180_000);
 afterAll(async () => {
   clearInterval(feeding);
   await fed;
@@ -140,7 +140,7 @@ afterAll(async () => {
   await flags.stop();
   await db.destroy();
   await database.drop();
-}, 60_000);
+}, 180_000);
 
 const act = (action: Parameters<RampActions['act']>[1]['action'], actor = 'ann', context = 'alone') =>
   actions.act(context, { action, reason: `${action} it`, actor });

@@ -85,7 +85,7 @@ it('writes nobody about what legacy did, and one mail per order and event about 
   await seen(142);
   expect((await mails()).map((mail) => mail.subject).sort()).toEqual([...expected, 'Your order 2001 has been received'].sort());
   expect(await service.child.stop('SIGINT')).toEqual({ code: 0, signal: null });
-}, 60_000);
+}, 180_000);
 
 it('says in one line why it cannot start', async () => {
   const cases: [string[], Record<string, string | undefined>, RegExp][] = [
@@ -137,7 +137,7 @@ it('ends although nobody reads its log any more', async () => {
   const [code] = await Promise.race([ended, pause(15_000, ['still running after 15 s'], { ref: false })]);
   child.kill('SIGKILL');
   expect(code).toBe(0);
-}, 30_000);
+}, 90_000);
 
 it('ends while it still waits for its stream', async () => {
   const child = run('extracted-services/run.ts', ['notification'], {

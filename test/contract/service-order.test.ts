@@ -118,7 +118,7 @@ beforeAll(async () => {
     },
     { describe: 'the order service to catch up' },
   );
-}, 60_000);
+}, 180_000);
 
 afterAll(async () => {
   await service?.stop();

@@ -226,7 +226,7 @@ describe('a tunnel', () => {
     const late = setTimeout(() => {
       client.destroy();
       tunnel.onEnd?.({ end: 'drained', bytesUp: 0, bytesDown: 0 });
-    }, 5_000);
+    }, 15_000);
     expect(await ended).toEqual({ end: 'upstream-reset', bytesUp: 0, bytesDown: 0 });
     clearTimeout(late);
     peers.close();

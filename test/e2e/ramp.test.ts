@@ -176,7 +176,7 @@ beforeAll(async () => {
   gateways = await Promise.all([0, 1].map(() => createGateway({ config, version: '0', log: pino({ level: 'silent' }) })));
   urls = await Promise.all(gateways.map((gateway) => gateway.start()));
   loading = load();
-}, 60_000);
+}, 180_000);
 afterAll(async () => {
   stopped = true;
   await loading;
@@ -187,7 +187,7 @@ afterAll(async () => {
     await new Promise<void>((resolve) => void server.close(() => resolve()));
   }
   await database.drop();
-}, 60_000);
+}, 180_000);
 
 /** Two processes of their own, because one of them dies. */
 const startProcesses = async (folder: string, store: string): Promise<{ child: Running; gateway: string; admin: string }[]> => {
@@ -247,7 +247,7 @@ describe('a ramp', () => {
     spoil = false;
     await pause(6 * INTERVAL_MS);
     for (const name of CONTEXTS.slice(1)) expect(await contextNow(name)).toMatchObject({ stage: 'shadow', ramp: { state: 'rolled-back' } });
-  }, 180_000);
+  }, 540_000);
 
   it('ends when a person moves the context, pauses when one kills it, and goes on when one says so', async () => {
     bad.clear();
@@ -268,7 +268,7 @@ describe('a ramp', () => {
     await until(async () => (await stateOf()).state === 'aborted', { describe: 'the end' });
     await pause(6 * INTERVAL_MS);
     expect(await contextNow('fails')).toMatchObject({ stage: 'canary', percent: 3, ramp: { state: 'aborted' } });
-  }, 180_000);
+  }, 540_000);
 
   it('goes on when its leader is killed, without a double step', async () => {
     // from here on each test brings processes and clients of its own
@@ -336,7 +336,7 @@ describe('a ramp', () => {
       await own.drop();
       await rm(folder, { recursive: true, force: true });
     }
-  }, 180_000);
+  }, 540_000);
 
   it('counts what every worker sees under --workers 2: a clean service walks, one that fails goes back', async () => {
     bad.clear();
@@ -393,5 +393,5 @@ describe('a ramp', () => {
       await own.drop();
       await rm(folder, { recursive: true, force: true });
     }
-  }, 180_000);
+  }, 540_000);
 });

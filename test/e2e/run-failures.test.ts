@@ -52,7 +52,7 @@ afterAll(async () => {
   await legacy.stop();
   await endAll();
   await rm(folder, { recursive: true, force: true });
-}, 60_000);
+}, 180_000);
 
 const env = { DATABASE_URL: undefined, BANYAN_SEAL_KEY: undefined };
 const gateway = (...args: string[]): Running => run('gateway/cli/main.ts', ['run', ...args], { cwd: folder, env });
@@ -101,7 +101,7 @@ describe('a plain proxy', () => {
       gateway('--legacy', legacy.url, '--listen', '192.0.2.1:8080', '--admin-listen', '127.0.0.1:0'),
       /^banyan: 192\.0\.2\.1:8080 is no address of this machine$/,
     );
-  }, 60_000);
+  }, 180_000);
 
   it('starts before its monolith, says so, answers 502 and recovers', async () => {
     const port = await freePort();
@@ -247,12 +247,12 @@ describe('with a file', () => {
       kinesis = await startKinesis({ limits: { throttle: false } });
       await clientOf(kinesis.url).send(new CreateStreamCommand({ StreamName: 'domain-events', ShardCount: 1 }));
       file = await demo({ store: throughPort(store.url, hop.port), 'streams.endpoint': kinesis.url });
-    }, 60_000);
+    }, 180_000);
     afterAll(async () => {
       await hop.stop();
       await kinesis.stop();
       await store.drop();
-    }, 60_000);
+    }, 180_000);
 
     it('starts from what it knew, serves queries, refuses ledgered commands, can be killed, and joins when the store is back', async () => {
       const first = gateway('--config', file);
@@ -311,6 +311,6 @@ describe('with a file', () => {
       const urls = await again.ready();
       expect(await (await get(`${urls.admin}/api/v1/contexts/order`)).json()).toMatchObject({ killed: true });
       expect(await again.stop()).toEqual({ code: 0, signal: null });
-    }, 90_000);
+    }, 270_000);
   });
 });

@@ -24,7 +24,7 @@ afterAll(async () => {
   for (const close of closing.splice(0).reverse()) await close();
   await endAll();
   await rm(folder, { recursive: true, force: true });
-}, 60_000);
+}, 180_000);
 
 const startShop = async (): Promise<Monolith> => {
   const database = await freshDatabase('empty');
@@ -102,7 +102,7 @@ describe('behind `banyan run --legacy URL` alone', () => {
   beforeAll(async () => {
     front.shop = (await startShop()).url;
     front.url = (await startGateway(['--legacy', front.shop, '--listen', '127.0.0.1:0', '--admin-listen', '127.0.0.1:0'])).url;
-  }, 60_000);
+  }, 180_000);
   describeFront(() => front, false);
 });
 
@@ -127,6 +127,6 @@ describe('behind a gateway with store, stream and the demo’s contexts at legac
       'contexts.inventory.extracted.url': `http://127.0.0.1:${await freePort()}`,
     });
     front.url = (await startGateway(['--config', file])).url;
-  }, 60_000);
+  }, 180_000);
   describeFront(() => front, true);
 });

@@ -12,10 +12,10 @@ import { until } from '../harness/wait.ts';
 let stack: Stack;
 beforeAll(async () => {
   stack = await startStack();
-}, 90_000);
+}, 270_000);
 afterAll(async () => {
   await stack.stop();
-}, 60_000);
+}, 180_000);
 
 const isAlive = (pid: number): boolean => {
   try {
@@ -77,7 +77,7 @@ describe('a stack that runs', () => {
     stack.kill('inventory');
     await until(() => (stack.pids().inventory ?? before) !== before, { describe: 'another inventory', timeoutMs: 20_000 });
     await until(async () => (await fetch(`${stack.urls.inventory}/readyz`)).ok, { describe: 'inventory to be ready', timeoutMs: 20_000 });
-  }, 50_000);
+  }, 150_000);
 
   it('leaves a part stopped that was stopped', async () => {
     const pid = stack.pids().notification!;
@@ -87,7 +87,7 @@ describe('a stack that runs', () => {
     await pause(1000);
     expect(stack.pids().notification).toBeUndefined();
     expect((await place()).status).toBe(201);
-  }, 40_000);
+  }, 120_000);
 });
 
 describe('an end', () => {
@@ -98,14 +98,14 @@ describe('an end', () => {
     expect(before.filter(isAlive)).toEqual([]);
     const again = await order(body.id);
     expect([again.status, again.body]).toEqual([200, body]);
-  }, 120_000);
+  }, 360_000);
 
   it('by SIGKILL of the stack itself leaves no process', async () => {
     const before = everybody();
     expect(before.length).toBeGreaterThan(8);
     await stack.process.stop('SIGKILL');
     await until(() => before.filter(isAlive).length === 0, { describe: 'every part to end', timeoutMs: 15_000 });
-  }, 60_000);
+  }, 180_000);
 
   it('is clean when a part cannot start: one line, exit 2, nothing goes on', async () => {
     const port = Number(new URL(stack.urls.order).port);
@@ -132,7 +132,7 @@ describe('an end', () => {
       clearInterval(watch);
       await new Promise((closed) => squatter.close(closed));
     }
-  }, 90_000);
+  }, 270_000);
 
   it('comes at once for what it cannot understand: one line, exit 2', async () => {
     for (const [args, line] of [
@@ -147,5 +147,5 @@ describe('an end', () => {
       expect(await wrong.exited).toEqual({ code: 2, signal: null });
       expect(wrong.stderr).toEqual([expect.stringMatching(line)]);
     }
-  }, 30_000);
+  }, 90_000);
 });

@@ -43,11 +43,11 @@ const disconnect = async (): Promise<void> => void (await Promise.all([shop.end(
 beforeAll(async () => {
   stack = await startStack();
   await connect();
-}, 90_000);
+}, 270_000);
 afterAll(async () => {
   await disconnect();
   await stack.stop();
-}, 60_000);
+}, 180_000);
 
 describe('the story of the order context', () => {
   const placed: Order[] = [];
@@ -56,7 +56,7 @@ describe('the story of the order context', () => {
     const old = await until(() => onService(1003), { describe: 'order 1003 in the service', timeoutMs: 30_000 });
     expect(old).toEqual(await onLegacy(1003));
     expect((await factsOf(1003)).map((fact) => fact.type)).toEqual(['order.imported.v1']);
-  }, 40_000);
+  }, 120_000);
 
   it('places an order on legacy: one fact, and the service has it', async () => {
     const answer = await user(1).place();
@@ -77,7 +77,7 @@ describe('the story of the order context', () => {
     const id = Number(rows[0].ord_no);
     await until(() => onService(id), { describe: 'the order that went around', timeoutMs: 20_000 });
     expect((await factsOf(id)).map((fact) => fact.type)).toEqual(['order.placed.v1']);
-  }, 30_000);
+  }, 90_000);
 
   it('compares in shadow: matches, no mismatch, and nobody gets a mail', async () => {
     await moveTo(stack, 'order', 'shadow');
@@ -94,7 +94,7 @@ describe('the story of the order context', () => {
     expect(report.mismatch).toBe(0);
     expect(report.match + report.noise).toBeGreaterThan(0);
     expect(await mails()).toEqual([]);
-  }, 120_000);
+  }, 360_000);
 
   it('shows a broken answer with its path and both values', async () => {
     const order = placed[0]!;
@@ -114,7 +114,7 @@ describe('the story of the order context', () => {
       expect.objectContaining({ path: '$.total', legacy: order.total, extracted: order.total + 1 }),
     );
     await store.query('update svc_order.orders set total = total - 1 where id = $1', [String(order.id)]);
-  }, 30_000);
+  }, 90_000);
 
   it('keeps the same tenth of users on the extracted side, and nobody misses an order just placed', async () => {
     await moveTo(stack, 'order', 'canary', { percent: 10 });
@@ -137,7 +137,7 @@ describe('the story of the order context', () => {
       const found = await user(n).order(body.id);
       expect([found.status, found.body]).toEqual([200, body]);
     }
-  }, 90_000);
+  }, 270_000);
 
   it('answers from legacy when the service is stopped: breaker open, no client error', async () => {
     const pid = stack.pids().order!;
@@ -153,13 +153,13 @@ describe('the story of the order context', () => {
     await disconnect();
     await stack.restart();
     await connect();
-  }, 90_000);
+  }, 270_000);
 
   it('keeps orders, stage and events over a restart', async () => {
     expect(await contextNow(stack, 'order')).toMatchObject({ stage: 'canary', percent: 100 });
     expect((await user(1).order(placed[0]!.id)).body).toEqual(placed[0]);
     expect((await factsOf(placed[0]!.id)).length).toBe(1);
-  }, 30_000);
+  }, 90_000);
 
   it('is not cut over while the two sides differ, and says in which order', async () => {
     const order = placed[0]!;
@@ -167,7 +167,7 @@ describe('the story of the order context', () => {
     await expect(moveTo(stack, 'order', 'cutover')).rejects.toThrow(`the two sides of order differ: ${order.id}`);
     expect(await contextNow(stack, 'order')).toMatchObject({ stage: 'canary', epoch: 1 });
     await store.query('update svc_order.orders set total = total - 1 where id = $1', [String(order.id)]);
-  }, 90_000);
+  }, 270_000);
 
   it('cuts over: a new order lives in the service and, back-synced, in the legacy tables; one mail each', async () => {
     await moveTo(stack, 'order', 'cutover');
@@ -191,7 +191,7 @@ describe('the story of the order context', () => {
     );
     expect(placements.map((fact) => fact.subject).sort()).toEqual(orders.map((order) => String(order.id)).sort());
     placed.push(...orders);
-  }, 90_000);
+  }, 270_000);
 
   it('goes back to legacy: it reads the same there, nothing lost on either side', async () => {
     await moveTo(stack, 'order', 'legacy');
@@ -211,5 +211,5 @@ describe('the story of the order context', () => {
     );
     expect(rows[0].n).toBe(rows[0].keys);
     expect((await admin<{ items: unknown[] }>(stack, 'ledger?context=order&state=parked')).items).toEqual([]);
-  }, 60_000);
+  }, 180_000);
 });

@@ -53,7 +53,7 @@ beforeAll(async () => {
     env: { DATABASE_URL: undefined, BANYAN_SEAL_KEY: undefined },
   });
   urls = await running.ready(40_000);
-}, 60_000);
+}, 180_000);
 afterAll(async () => {
   for (const answer of late) answer();
   await running.stop();
@@ -64,7 +64,7 @@ afterAll(async () => {
   await db.end();
   await store.drop();
   await rm(folder, { recursive: true, force: true });
-}, 60_000);
+}, 180_000);
 
 const ask = (path: string, init: RequestInit = {}): Promise<Response> =>
   fetch(path, { ...init, headers: { connection: 'close', 'content-type': 'application/json', 'x-user-id': 'user-1', ...init.headers } });

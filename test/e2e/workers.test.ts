@@ -172,7 +172,7 @@ describe('two workers', () => {
     going = false;
     await load;
     expect(await counted(admin!, asked + 2)).toBe(asked + 2);
-  }, 60_000);
+  }, 180_000);
 
   it('cannot hold up a scrape by hanging, and what a hung one never took goes to another when it is killed', async () => {
     const banyan = plain();

@@ -11,7 +11,7 @@ let stack: Stack | undefined;
 afterEach(async () => {
   await stack?.stop();
   stack = undefined;
-}, 60_000);
+}, 180_000);
 
 const COMMANDS_PER_SECOND = 20;
 const ROUNDS = 3;
@@ -107,5 +107,5 @@ describe('write ownership handed over under load', () => {
       timeoutMs: 15_000,
       intervalMs: 200,
     });
-  }, 180_000);
+  }, 540_000);
 });

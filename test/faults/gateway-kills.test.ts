@@ -14,7 +14,7 @@ let stack: Stack | undefined;
 afterEach(async () => {
   await stack?.stop();
   stack = undefined;
-}, 60_000);
+}, 180_000);
 
 type Acknowledged = { key: string; id: number };
 
@@ -99,5 +99,5 @@ describe.each(['ledger', 'capture'] as const)('a gateway killed %#, publisher %s
     expect(
       (await fetch(`${running.urls.order}/api/orders/${acknowledged.at(-1)!.id}`).then((answer) => answer.json() as Promise<Order>)).id,
     ).toBe(acknowledged.at(-1)!.id);
-  }, 240_000);
+  }, 720_000);
 });

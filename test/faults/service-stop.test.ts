@@ -68,7 +68,7 @@ it('breaks off after 10 s, with a line, when its database hangs', async () => {
     hop.cut();
     await hop.heal();
   }
-}, 60_000);
+}, 180_000);
 
 it('ends although nobody reads its log any more', async () => {
   const { service } = await start('inventory');
@@ -79,4 +79,4 @@ it('ends although nobody reads its log any more', async () => {
   } finally {
     await hop.heal();
   }
-}, 60_000);
+}, 180_000);

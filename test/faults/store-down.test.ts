@@ -12,11 +12,11 @@ beforeAll(async () => {
   system = await openTwoGateways();
   db = new pg.Client({ connectionString: system.database.url, application_name: 'the test' });
   await db.connect();
-}, 90_000);
+}, 270_000);
 afterAll(async () => {
   await db.end();
   await system.stop();
-}, 60_000);
+}, 180_000);
 
 type Context = { name: string; stage: string; killed: boolean; epoch: number; version: number; flip: { id: string } | null };
 type Problem = { code: string; detail: string };
@@ -133,7 +133,7 @@ describe('while the store is down', () => {
     await until(async () => (await place(one)).status === 201, { describe: 'commands to go on', timeoutMs: 20_000 });
     await revive();
     expect(new Set(await sides(two))).toEqual(new Set(['extracted']));
-  }, 90_000);
+  }, 270_000);
 
   it('a file and a signal kill at the machine, the file for as long as it is there', async () => {
     const [one, two] = system.replicas;
@@ -163,7 +163,7 @@ describe('while the store is down', () => {
     );
     expect((await ask(one, 'POST', 'revive', reasoned)).status).toBe(200);
     await until(async () => !(await both('killed')).includes(true), { describe: 'the revive everywhere' });
-  }, 90_000);
+  }, 270_000);
 });
 
 describe('a flip', () => {
@@ -200,7 +200,7 @@ describe('a flip', () => {
     await two.store.heal();
     await until(async () => (await place(two)).status === 201, { describe: 'the replica to go on', timeoutMs: 30_000 });
     expect(await both('stage')).toEqual(['cutover', 'cutover']);
-  }, 90_000);
+  }, 270_000);
 
   it('is undone when the store goes away under the freeze and comes back, so that commands go on', async () => {
     const [one, two] = system.replicas;
@@ -223,7 +223,7 @@ describe('a flip', () => {
     ]);
     await db.query(`update banyan.ledger set state = 'rejected' where idempotency_key = 'stuck'`);
     await until(async () => (await place(one)).status === 201, { describe: 'commands to go on', timeoutMs: 30_000 });
-  }, 90_000);
+  }, 270_000);
 
   it('into legacy after a kill at cutover waits for back-sync, not for writes that nobody has settled', async () => {
     const [one, two] = system.replicas;
@@ -258,5 +258,5 @@ describe('a flip', () => {
     );
     expect(system.placed.legacy).toContain(taken.key);
     expect(await order(one)).toMatchObject({ stage: 'legacy', killed: true, epoch: 3 });
-  }, 90_000);
+  }, 270_000);
 });

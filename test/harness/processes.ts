@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll } from '@jest/globals';
+import { PATIENCE } from './wait.ts';
 
 export type Exit = { code: number | null; signal: NodeJS.Signals | null };
 
@@ -64,7 +65,7 @@ const statOf = (pid: string): [string, string] => {
 };
 
 const KEPT_LINES = 5_000;
-const PATIENCE_MS = 20_000;
+const IDLE_MS = 20_000;
 const GRACE_MS = 20_000;
 const running = new Set<Running>();
 
@@ -139,8 +140,9 @@ export const run = (script: string, args: readonly string[] = [], options: RunOp
   });
   const story = (): string => `its output:\n${lines.slice(-40).join('\n') || '(none)'}`;
   /** Waits for what `look` gives; woken by lines, messages and the end. */
-  const waitFor = <T>(look: () => T | undefined, what: string, timeoutMs: number): Promise<T> =>
+  const waitFor = <T>(look: () => T | undefined, what: string, idleMs: number): Promise<T> =>
     new Promise((settle, reject) => {
+      const timeoutMs = idleMs * PATIENCE;
       const finish = (act: () => void): void => {
         clearTimeout(timer);
         listeners.delete(check);
@@ -174,8 +176,8 @@ export const run = (script: string, args: readonly string[] = [], options: RunOp
     stdout,
     stderr,
     exited,
-    line: (pattern, timeoutMs = PATIENCE_MS) => waitFor(() => match(pattern), `a line like ${pattern}`, timeoutMs),
-    ready: (timeoutMs = PATIENCE_MS) => waitFor(() => urls, 'its ready message', timeoutMs),
+    line: (pattern, timeoutMs = IDLE_MS) => waitFor(() => match(pattern), `a line like ${pattern}`, timeoutMs),
+    ready: (timeoutMs = IDLE_MS) => waitFor(() => urls, 'its ready message', timeoutMs),
     deafen: () => {
       child.stdout?.destroy();
       child.stderr?.destroy();
@@ -183,7 +185,7 @@ export const run = (script: string, args: readonly string[] = [], options: RunOp
     signal: (name) => {
       child.kill(name);
     },
-    stop: async (name = 'SIGTERM', timeoutMs = PATIENCE_MS) => {
+    stop: async (name = 'SIGTERM', timeoutMs = IDLE_MS) => {
       if (end === undefined) child.kill(name);
       return await waitFor(() => end, `its end after ${name}`, timeoutMs);
     },

@@ -20,7 +20,7 @@ export const shopUser = (url: string | (() => string), userId: string) => {
       method,
       headers: { 'x-user-id': userId, ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(15_000),
+      signal: AbortSignal.timeout(60_000),
     });
     const text = await response.text();
     return { status: response.status, body: (text === '' ? null : JSON.parse(text)) as T, route: response.headers.get('banyan-route') };

@@ -1,10 +1,13 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { inspect } from 'node:util';
 
+/** How much slower than an idle machine the one may be that runs the tests: nothing that a test waits for may be missed by wall speed alone. */
+export const PATIENCE = 4;
+
 export type WaitOptions = {
   /** What is waited for, as it should read after "waited 10000 ms for". */
   describe: string;
-  /** Default 10,000. Generous: it only decides how long a failing test takes. */
+  /** What is ample on an idle machine, default 10,000; a busy one is given `PATIENCE` times that. It only decides how long a failing test takes. */
   timeoutMs?: number;
   /** Between two looks; default 20. */
   intervalMs?: number;
@@ -17,7 +20,8 @@ const isSet = (value: unknown): boolean => value !== false && value !== null && 
  * @throws Error that names what was waited for, and the last value or error seen
  */
 export const until = async <T>(condition: () => T | Promise<T>, options: WaitOptions): Promise<NonNullable<Exclude<T, false>>> => {
-  const { describe, timeoutMs = 10_000, intervalMs = 20 } = options;
+  const { describe, intervalMs = 20 } = options;
+  const timeoutMs = (options.timeoutMs ?? 10_000) * PATIENCE;
   const deadline = performance.now() + timeoutMs;
   let seen = '';
   let looks = 0;

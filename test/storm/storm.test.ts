@@ -11,4 +11,4 @@ it('conserves money, stock and parcels while every step of every saga fails, han
   expect(report.states.done).toBeGreaterThan(0);
   expect(report.states.compensated).toBeGreaterThan(0);
   await database.drop();
-}, 90_000);
+}, 270_000);
