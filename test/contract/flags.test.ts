@@ -183,7 +183,6 @@ describe('moves', () => {
 
   it('refuse what is no legal move, without a trace', async () => {
     const { flags, moves } = await wired();
-    const one = randomUUID();
     const before = (await audited()).length;
     await expect(moves.stage('order', { stage: 'cutover', ...by() })).rejects.toMatchObject({
       code: 'illegal-move',
