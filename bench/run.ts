@@ -9,6 +9,7 @@ const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => 
   'parity-noise': async () => (await import('./parity-noise/parity-noise.ts')).benchParityNoise,
   'dual-write': async () => (await import('./dual-write/dual-write.ts')).benchDualWrite,
   tunnels: async () => (await import('./tunnels/tunnels.ts')).benchTunnels,
+  ramp: async () => (await import('./ramp/ramp.ts')).benchRamp,
   simulate: async () => (await import('./simulate/simulate.ts')).benchSimulate,
 };
 

@@ -290,6 +290,7 @@ describe('audit', () => {
     const { id } = await latestAudit();
     await post('/contexts/order/revive', { reason: 'later' });
     await expect(system.db('banyan.audit').where({ id }).update({ reason: 'forged' })).rejects.toThrow('append-only');
+    await expect(system.db.raw('truncate banyan.audit')).rejects.toThrow('append-only');
     const forge = async (reason: string) => {
       await system.db.raw('alter table banyan.audit disable trigger audit_append_only');
       await system.db('banyan.audit').where({ id }).update({ reason });
