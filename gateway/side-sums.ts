@@ -32,6 +32,8 @@ const NAMED = 10;
 const SETTLE_MS = 5_000;
 /** The same in the freeze, where only those change who write around the gateway: commands wait meanwhile. */
 const FROZEN_SETTLE_MS = 1_000;
+/** What one question about named aggregates may take before the freeze. */
+const NAMED_MS = 30_000;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 const listed = (subjects: readonly string[]): string =>
@@ -123,24 +125,32 @@ export const createSideSums = ({ db, live, adapterToken }: SideSumsDeps): Levels
   };
 
   /** Those of `subjects` that differ now. */
-  const differing = async (context: string, subjects: readonly string[], deadline: number): Promise<string[]> => {
+  const differing = async (context: string, subjects: readonly string[], lastAnswer: number): Promise<string[]> => {
     const found: string[] = [];
     for (const batch of batchesOf(subjects)) {
-      const pair = await askBoth(context, { kind: 'subjects', subjects: batch }, deadline - performance.now());
+      const pair = await askBoth(context, { kind: 'subjects', subjects: batch }, lastAnswer - performance.now());
       if (typeof pair === 'string') throw new AppError('conflict', `the ${pair} side of ${context} does not say any more what it holds`);
       found.push(...namesIn(pair));
     }
     return found;
   };
 
-  /** Gives the two sides time to come level about `subjects`. @throws AppError `conflict` naming those that stay different */
-  const settle = async (context: string, subjects: readonly string[], deadline: number): Promise<void> => {
-    let left = await differing(context, subjects, deadline);
+  /**
+   * Gives the two sides time to come level about `subjects`.
+   * @param lastLook no question is begun behind it, but the first; `lastAnswer` ends one that is under way: a side that answers slowly is not one that differs
+   * @throws AppError `conflict` naming those that stay different
+   */
+  const settle = async (
+    context: string,
+    subjects: readonly string[],
+    { lastLook, lastAnswer }: { readonly lastLook: number; readonly lastAnswer: number },
+  ): Promise<void> => {
+    let left = await differing(context, subjects, lastAnswer);
     while (left.length > 0) {
-      if (performance.now() + LOOK_AGAIN_MS >= deadline)
+      if (performance.now() + LOOK_AGAIN_MS >= lastLook)
         throw new AppError('conflict', `the two sides of ${context} differ: ${listed(left)}`, { details: { differ: left.slice(0, 100) } });
       await pause(LOOK_AGAIN_MS);
-      left = await differing(context, left, deadline);
+      left = await differing(context, left, lastAnswer);
     }
   };
 
@@ -166,7 +176,13 @@ export const createSideSums = ({ db, live, adapterToken }: SideSumsDeps): Levels
         if (typeof pair !== 'string') suspects.push(...namesIn(pair));
       }
       // traffic may have been quick enough to spoil a part at every look: only those that stay different count
-      if (suspects.length > 0) await settle(context, suspects, Math.min(deadline, performance.now() + SETTLE_MS));
+      if (suspects.length > 0) {
+        const now = performance.now();
+        await settle(context, suspects, {
+          lastLook: Math.min(deadline, now + SETTLE_MS),
+          lastAnswer: Math.min(deadline, now + SETTLE_MS + NAMED_MS),
+        });
+      }
       if (open.size > NAMED)
         throw new AppError('conflict', `the two sides of ${context} differ in ${open.size} of ${PARTS} parts: they have not come level`);
       return { context, from, aggregates };
@@ -178,10 +194,11 @@ export const createSideSums = ({ db, live, adapterToken }: SideSumsDeps): Levels
         'select distinct subject from banyan.outbox where position > ? and context = ? order by subject',
         [baseline.from, baseline.context],
       );
+      const now = performance.now();
       await settle(
         baseline.context,
         rows.map(({ subject }) => subject),
-        performance.now() + Math.min(timeoutMs, FROZEN_SETTLE_MS),
+        { lastLook: now + Math.min(timeoutMs, FROZEN_SETTLE_MS), lastAnswer: now + timeoutMs },
       );
       return rows.length;
     },

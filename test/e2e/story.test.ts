@@ -164,9 +164,12 @@ describe('the story of the order context', () => {
   it('is not cut over while the two sides differ, and says in which order', async () => {
     const order = placed[0]!;
     await store.query('update svc_order.orders set total = total + 1 where id = $1', [String(order.id)]);
-    await expect(moveTo(stack, 'order', 'cutover')).rejects.toThrow(`the two sides of order differ: ${order.id}`);
+    try {
+      await expect(moveTo(stack, 'order', 'cutover')).rejects.toThrow(`the two sides of order differ: ${order.id}`);
+    } finally {
+      await store.query('update svc_order.orders set total = total - 1 where id = $1', [String(order.id)]);
+    }
     expect(await contextNow(stack, 'order')).toMatchObject({ stage: 'canary', epoch: 1 });
-    await store.query('update svc_order.orders set total = total - 1 where id = $1', [String(order.id)]);
   }, 270_000);
 
   it('cuts over: a new order lives in the service and, back-synced, in the legacy tables; one mail each', async () => {
