@@ -17,7 +17,7 @@ export type StartOptions = {
   readonly cwd?: string;
   /** Added to the environment; for `startNode`. */
   readonly env?: Readonly<Record<string, string>>;
-  /** For `startNode`; default 30 s. */
+  /** For `startNode`; default 120 s. */
   readonly readyMs?: number;
 };
 
@@ -27,7 +27,7 @@ export type Workshop = {
   readonly folder: string;
   /** A foreign program; lives until it is stopped. */
   start(command: string, args: readonly string[], options?: StartOptions): Promise<Started>;
-  /** A script under this Node, or a bin (`.js`) as a shell starts it, that says `{type: 'ready', urls}` over its channel. @throws Error when it ends or says nothing for 30 s. */
+  /** A script under this Node, or a bin (`.js`) as a shell starts it, that says `{type: 'ready', urls}` over its channel. @throws Error when it ends or says nothing for 120 s. */
   startNode(script: string, args: readonly string[], options?: StartOptions): Promise<Started & { urls: Readonly<Record<string, string>> }>;
   /** Runs to the end. @throws Error with the end of its output when the exit code is not 0, or after `timeoutMs`. */
   run(command: string, args: readonly string[], options: { timeoutMs: number; env?: Readonly<Record<string, string>> }): Promise<string>;
@@ -35,7 +35,8 @@ export type Workshop = {
 };
 
 const STOP_MS = 5_000;
-const READY_MS = 30_000;
+/** A machine that does much else at once may need more than a minute; it only decides how long a failing start takes. */
+const READY_MS = 120_000;
 const TAIL = 2_000;
 
 /** A port that was free a moment ago. */

@@ -35,6 +35,8 @@ type Leaf<R> = {
   readonly route: RoutePattern<R>;
   readonly methods: readonly string[] | null;
   readonly places: readonly Place[];
+  /** Of the same path, for other methods. */
+  next: Leaf<R> | null;
 };
 
 type Node<R> = {
@@ -42,10 +44,11 @@ type Node<R> = {
   literals: Map<string, Node<R>> | null;
   param: Node<R> | null;
   rest: Node<R> | null;
-  readonly leaves: Leaf<R>[];
+  /** In the order of the configuration. */
+  first: Leaf<R> | null;
 };
 
-const node = <R>(): Node<R> => ({ literals: null, param: null, rest: null, leaves: [] });
+const node = <R>(): Node<R> => ({ literals: null, param: null, rest: null, first: null });
 
 /** A trailing slash is dropped: frameworks treat both spellings alike, so a command must not slip past its ledger by one. */
 const segmentsOf = (path: string): string[] => {
@@ -75,6 +78,16 @@ const child = <R>(at: Node<R>, segment: string): Node<R> => {
     at.literals.set(segment, next);
   }
   return next;
+};
+
+const add = <R>(at: Node<R>, leaf: Leaf<R>): void => {
+  if (at.first === null) {
+    at.first = leaf;
+    return;
+  }
+  let last = at.first;
+  while (last.next !== null) last = last.next;
+  last.next = leaf;
 };
 
 const placesOf = (pattern: string): readonly Place[] => {
@@ -112,7 +125,7 @@ export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R
   for (const pattern of patterns) {
     let at = root;
     for (const segment of segmentsOf(pattern.path)) at = child(at, segment);
-    at.leaves.push({ route: pattern, methods: shared(pattern.methods), places: shared(placesOf(pattern.path)) });
+    add(at, { route: pattern, methods: shared(pattern.methods), places: shared(placesOf(pattern.path)), next: null });
   }
   const empty = patterns.length === 0;
 
@@ -123,7 +136,7 @@ export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R
       let owned: RoutePattern<R> | null = null;
 
       const pick = (at: Node<R>): Leaf<R> | null => {
-        for (const leaf of at.leaves) {
+        for (let leaf = at.first; leaf !== null; leaf = leaf.next) {
           if (leaf.methods === null || leaf.methods.includes(method)) return leaf;
           owned ??= leaf.route;
         }
