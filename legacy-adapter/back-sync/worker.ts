@@ -1,4 +1,4 @@
-import { envelopeSchema } from '@banyan/contracts/envelope.ts';
+import { type Envelope, envelopeSchema } from '@banyan/contracts/envelope.ts';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
@@ -25,7 +25,15 @@ export type Failing = { readonly context: string; readonly subject: string; read
 
 export type BackSync = { readonly turn: (signal: AbortSignal) => Promise<number>; readonly failing: () => readonly Failing[] };
 
-type Row = { fact_id: string; context: string; subject: string; envelope: string; attempts: number };
+type Row = {
+  fact_id: string;
+  context: string;
+  subject: string;
+  envelope: string;
+  attempts: number;
+  /** Under which legacy itself has changed the subject last; null = never. */
+  legacy_epoch: number | null;
+};
 
 const BATCH_ROWS = 200;
 /** Subjects that are written at the same time. */
@@ -38,6 +46,19 @@ const MAX_FAILING = 2000;
 const MAX_ERROR_LENGTH = 1000;
 /** From this attempt on a person should look: it is logged as an error, once per attempt number. */
 const ALARM_ATTEMPTS = 5;
+
+/**
+ * After `kill --now` legacy takes commands before it has seen the last facts: what somebody has changed there meanwhile is not written over. It stays a
+ * failing fact, which a hand-over to extracted waits for, until a person has settled it.
+ * @throws AppError `conflict`
+ */
+const refuseOvertaken = ({ context, subject, legacy_epoch: changed }: Row, fact: Envelope): void => {
+  if (changed !== null && changed > fact.epoch)
+    throw new AppError(
+      'conflict',
+      `legacy has changed ${context} ${subject} under epoch ${changed}, after it took the writes: ${fact.type} of epoch ${fact.epoch} is not written over that`,
+    );
+};
 
 const nameOf = ({ context, subject }: { context: string; subject: string }): string => `${context}/${subject}`;
 
@@ -66,7 +87,9 @@ export const createBackSync = (deps: BackSyncDeps): BackSync => {
     for (const row of rows) {
       if (signal.aborted) return;
       try {
-        await applyFact({ legacy, translation, aggregates, shapes }, row.context, envelopeSchema.parse(JSON.parse(row.envelope)));
+        const fact = envelopeSchema.parse(JSON.parse(row.envelope));
+        refuseOvertaken(row, fact);
+        await applyFact({ legacy, translation, aggregates, shapes }, row.context, fact);
       } catch (error) {
         if (!(error instanceof AppError) && !(error instanceof ZodError) && isPassing(error)) throw error;
         await fail(row, error);
@@ -83,8 +106,9 @@ export const createBackSync = (deps: BackSyncDeps): BackSync => {
     const waiting = [...failing.values()].filter(({ at }) => at > now).map(nameOf);
     if (waiting.length >= MAX_FAILING) return IDLE_MS;
     const { rows } = await store.raw<{ rows: Row[] }>(
-      `select fact_id, context, subject, envelope, attempts from banyan.back_sync
-       where context = any(?::text[]) and context || '/' || subject not in (select unnest(?::text[])) order by position limit ?`,
+      `select fact_id, context, subject, envelope, attempts,
+         (select max(h.epoch) from banyan.subject_head h where h.source = '/banyan/' || context || '/legacy' and h.subject = back_sync.subject) as legacy_epoch
+       from banyan.back_sync where context = any(?::text[]) and context || '/' || subject not in (select unnest(?::text[])) order by position limit ?`,
       [aggregates.map(({ context }) => context), waiting, BATCH_ROWS],
     );
     if (rows.length === 0) {

@@ -135,6 +135,27 @@ describe('back-sync', () => {
     expect(await stock(2)).toBe(3);
   });
 
+  it('does not write a late fact over what legacy has changed after it took the writes', async () => {
+    const adapter = await rig.start({ order: 'ledger' });
+    await tell('order.placed.v1', order(1070));
+    await tell('order.placed.v1', order(1071));
+    await passed(adapter);
+    await adapter.stop();
+    for (const id of [1070, 1071]) await tell('order.cancelled.v1', { id, cancelledAt: '2026-07-01T11:00:00.000Z' });
+    // kill --now: nothing waits for the two facts, and somebody changes one of the orders on legacy
+    await rig.store('banyan.context').where({ name: 'order' }).update({ owner: 'legacy', stage: 'legacy', epoch: 3 });
+    await rig.store.raw(`select * from banyan.append_fact('order', 'legacy', 'order.placed.v1', '1070', ?::jsonb, 'command')`, [
+      JSON.stringify(order(1070)),
+    ]);
+    const again = await rig.start({ order: 'ledger' });
+    await until(async () => (await waiting()).length === 1 && (await waiting())[0]!.error !== null, { describe: 'the conflict' });
+    expect(await waiting()).toEqual([
+      { subject: '1070', attempts: expect.any(Number), error: expect.stringContaining('legacy has changed order 1070 under epoch 3') },
+    ]);
+    expect([await shown(1070), await shown(1071)]).toMatchObject([{ status: 'placed' }, { status: 'cancelled' }]);
+    expect((await captureState(again)).backSync).toMatchObject({ pending: 1, failing: [{ context: 'order', subject: '1070' }] });
+  });
+
   it('survives a round trip under many orders: shop and service have the same checksum', async () => {
     const adapter = await rig.start({ order: 'ledger' });
     const states = new Map<number, Record<string, unknown>>();
