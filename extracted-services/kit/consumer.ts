@@ -249,7 +249,11 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
 export const requestReplay = (db: Knex, schemaName: string, consumer: string, from: Date | null = null): Promise<void> =>
   db.transaction(async (trx) => {
     const schema = identifier(schemaName);
-    await trx.raw(`update ${schema}.lease set owner = null, until = 'epoch', token = token + 1 where consumer = ?`, [consumer]);
+    // how far it was behind before says nothing of how far it is behind now
+    await trx.raw(
+      `update ${schema}.lease set owner = null, until = 'epoch', token = token + 1, behind_ms = null, seen_at = null where consumer = ?`,
+      [consumer],
+    );
     await trx.raw(
       `update ${schema}.checkpoint set sequence_number = null, subsequence = 0, ended = false, replay_from = ?,
          replay_until = nullif(greatest(coalesce(replay_until, '0')::numeric, coalesce(sequence_number, '0')::numeric), 0)::text

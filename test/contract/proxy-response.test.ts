@@ -50,7 +50,7 @@ describe('response fields', () => {
     );
     for (const name of ['x-hop', 'proxy-connection', 'upgrade']) expect(valuesOf(answer, name)).toEqual([]);
     expect(valuesOf(answer, 'connection')).toEqual(['keep-alive']);
-    expect(valuesOf(answer, 'keep-alive')).toEqual(['timeout=5']);
+    expect(valuesOf(answer, 'keep-alive')).toEqual(['timeout=20']);
     expect(valuesOf(answer, 'via')).toEqual(['1.1 banyan']);
   });
 

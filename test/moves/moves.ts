@@ -49,6 +49,7 @@ const STAGE = /stage=([a-z]+)/;
 /** Who may answer a query. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = { legacy: ['legacy'], shadow: ['legacy'], canary: ['legacy', 'extracted'] };
 const MOST_FAULTS = 20;
+const EVERYWHERE_MS = 30_000;
 
 /** Stage moves under load: replicas with workers over one store, requests at a fixed rate over kept connections, every id accounted for at both upstreams. */
 export const moveUnderLoad = async (options: MovesOptions): Promise<MovesReport> => {
@@ -145,10 +146,23 @@ export const moveUnderLoad = async (options: MovesOptions): Promise<MovesReport>
       await Promise.all(pending);
     };
     const moves: Move[] = [];
+    const everywhere = async (stage: string | undefined): Promise<void> => {
+      if (stage === undefined) return;
+      const stageAt = async (admin: string): Promise<string> =>
+        ((await (await fetch(`${admin}/api/v1/contexts/${CONTEXT}`)).json()) as { stage: string }).stage;
+      const deadline = performance.now() + EVERYWHERE_MS;
+      for (const { admin } of gateways)
+        while ((await stageAt(admin)) !== stage) {
+          if (performance.now() > deadline) throw new Error(`a gateway has not heard of ${stage} within ${EVERYWHERE_MS} ms`);
+          await pause(5);
+        }
+    };
     const move = async (): Promise<void> => {
       for (let i = 0; i < options.moves; i++) {
         const due = began + ((i + 0.5) / options.moves) * options.seconds * 1_000;
         await pause(Math.max(0, due - performance.now()));
+        // the next gateway refuses a move of what it has not heard of yet; on a machine that is busy with other things that may take longer than the gap
+        await everywhere(moves.at(-1)?.stage);
         const to = WAY[i % WAY.length]!;
         const called = performance.now();
         const response = await fetch(`${gateways[i % gateways.length]!.admin}/api/v1/contexts/${CONTEXT}/stage`, {
