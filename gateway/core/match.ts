@@ -62,7 +62,8 @@ const operationOf = (method: string): Operation => (method === 'GET' || method =
 
 const NONE = { kind: 'none' } as const;
 
-const child = <R>(at: Node<R>, segment: string): Node<R> => {
+/** @param named makes one string of all that are equal: a lookup reads the key it finds, and 200 contexts may have routes of the same names */
+const child = <R>(at: Node<R>, segment: string, named: (segment: string) => string): Node<R> => {
   if (segment === '**') {
     at.rest ??= node();
     return at.rest;
@@ -75,7 +76,7 @@ const child = <R>(at: Node<R>, segment: string): Node<R> => {
   let next = at.literals.get(segment);
   if (!next) {
     next = node();
-    at.literals.set(segment, next);
+    at.literals.set(named(segment), next);
   }
   return next;
 };
@@ -124,7 +125,7 @@ export const compileRoutes = <R>(patterns: readonly RoutePattern<R>[]): Routes<R
   };
   for (const pattern of patterns) {
     let at = root;
-    for (const segment of segmentsOf(pattern.path)) at = child(at, segment);
+    for (const segment of segmentsOf(pattern.path)) at = child(at, segment, shared);
     add(at, { route: pattern, methods: shared(pattern.methods), places: shared(placesOf(pattern.path)), next: null });
   }
   const empty = patterns.length === 0;

@@ -59,7 +59,7 @@ const flipOf = (row: Row): Flip => ({
   updatedAt: row.updated_at,
 });
 
-const FINAL_STATES = ['done', 'undone'];
+export const FINAL_STATES: readonly string[] = ['done', 'undone'];
 
 export const findFlip = async (db: Knex, id: string): Promise<Flip | undefined> => {
   const row = await db<Row>('banyan.flip').where({ id }).first();
@@ -70,11 +70,18 @@ export const latestFlip = async (db: Knex, context: string): Promise<Flip | unde
   return row && flipOf(row);
 };
 export const activeFlips = async (db: Knex): Promise<Flip[]> =>
-  (await db<Row>('banyan.flip').whereNotIn('state', FINAL_STATES).orderBy('created_at')).map(flipOf);
+  (
+    await db<Row>('banyan.flip')
+      .whereNotIn('state', [...FINAL_STATES])
+      .orderBy('created_at')
+  ).map(flipOf);
 
 /** How far it got; nothing for a flip that has ended. */
 export const noteFlip = async (db: Knex, id: string, state: FlipState, detail: string | null): Promise<void> => {
-  await db('banyan.flip').where({ id }).whereNotIn('state', FINAL_STATES).update({ state, detail, updated_at: db.fn.now() });
+  await db('banyan.flip')
+    .where({ id })
+    .whereNotIn('state', [...FINAL_STATES])
+    .update({ state, detail, updated_at: db.fn.now() });
 };
 
 /** Makes the row of a flip. @throws AppError `stale-version`, `conflict` when another one is under way */
@@ -183,7 +190,7 @@ export const switchOver = async (
   }
   const done = await trx('banyan.flip')
     .where({ id })
-    .whereNotIn('state', FINAL_STATES)
+    .whereNotIn('state', [...FINAL_STATES])
     .update({ state: 'done', detail: found.detail, updated_at: trx.fn.now() });
   if (done !== 1) throw new AppError('conflict', 'the flip was undone meanwhile');
 };
@@ -205,7 +212,7 @@ export const seizeWrites = (db: Knex, id: string, request: FlipRequest, driver: 
     await lockFlags(trx, request.names);
     const behind = await notOnLegacy(trx, request.names);
     await trx('banyan.flip')
-      .whereNotIn('state', FINAL_STATES)
+      .whereNotIn('state', [...FINAL_STATES])
       .whereRaw('contexts && ?::text[]', [[...request.names]])
       .update({ state: 'undone', detail: 'overtaken by a kill that does not wait', updated_at: trx.fn.now() });
     await trx('banyan.flip').insert({

@@ -9,6 +9,7 @@ import {
   abandonedFlips,
   activeFlips,
   behindOn,
+  FINAL_STATES,
   type Flip,
   type FlipRequest,
   type FlipState,
@@ -273,7 +274,13 @@ export const createFlips = (deps: FlipsDeps): Flips => {
       track(drive(id, request));
       return { kind: 'flip', id, state: 'pending' };
     },
-    get: (id) => findFlip(db, id),
+    async get(id) {
+      const flip = await findFlip(db, id);
+      // whoever hears that it is over must find here what it did
+      const isBehind = (name: string): boolean => (flags.current(name)?.updatedAt.getTime() ?? 0) < flip!.updatedAt.getTime();
+      if (flip !== undefined && FINAL_STATES.includes(flip.state) && flip.contexts.some(isBehind)) await flags.refresh();
+      return flip;
+    },
     latest: (context) => latestFlip(db, context),
     active: () => activeFlips(db),
     evacuate,

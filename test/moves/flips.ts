@@ -8,6 +8,8 @@ import { type MovingShop, openMovingShop } from './shop.ts';
 
 export type FlipsOptions = {
   readonly flips: number;
+  /** Until so many are done, at most so many are begun; absent = no more than `flips`. */
+  readonly attempts?: number;
   readonly perSecond: number;
   readonly commandsPerSecond: number;
   readonly replicas: number;
@@ -319,7 +321,7 @@ export const flipUnderLoad = async (options: FlipsOptions): Promise<FlipsReport>
     const flips = async (): Promise<void> => {
       try {
         await pause(1_000);
-        for (let n = 0; n < options.flips; n++) {
+        for (let n = 0; done < options.flips && n < (options.attempts ?? options.flips); n++) {
           const { stage } = await change<{ stage: string }>(`${adminOf(n)}/contexts/order`, 'GET');
           if (await flip(n, WAY[stage === 'cutover' ? 1 : 0])) done++;
           else undone++;
