@@ -54,6 +54,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     const { shadowLegacy, shadowExtracted, whoami, strip } = live();
     const upstream = side === 'legacy' ? shadowLegacy : shadowExtracted.get(context);
     if (!upstream) return { status: 0, headers: [], body: null, complete: false, why: 'unreachable' };
+    const { headers } = copy;
     const call = new Call({
       req: null,
       res: null,
@@ -61,29 +62,22 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
       target: copy.target,
       path: null,
       query: '',
-      host: headerOf(copy.headers, 'host') ?? '',
-      headers: [...copy.headers],
+      host: headerOf(headers, 'host') ?? '',
+      headers,
       chunked: false,
       contentLength: null,
       expectContinue: false,
       clientAddress: '',
       requestId: copy.requestId,
     });
+    copy.onEnd(() => call.leave());
     // the copy must be told what the request itself would be told
-    const token = side === 'extracted' && whoami !== null ? await whoami.tokenFor(context, copy.headers) : null;
-    const answer = await upstream.forward(call, {
-      signal: copy.signal,
-      ...(token === null || strip === null ? {} : { headers: [strip, token] }),
-    });
-    const got = await collect(answer, copy.bodyLimitBytes);
-    return {
-      status: answer.status,
-      headers: pairsOf(answer.rawHeaders),
-      body: got.body,
-      complete: got.complete,
-      ...(got.complete ? {} : { why: 'truncated' }),
-      ...(got.body === null ? { digest: got.digest } : {}),
-    };
+    const token = side === 'extracted' && whoami !== null ? await whoami.tokenFor(context, headers) : null;
+    const answer = await upstream.forward(call, token === null || strip === null ? undefined : { headers: [strip, token] });
+    const { body, digest, complete } = await collect(answer, copy.bodyLimitBytes);
+    const got = { status: answer.status, headers: pairsOf(answer.rawHeaders), body, complete };
+    if (digest !== null) return complete ? { ...got, digest } : { ...got, digest, why: 'truncated' };
+    return complete ? got : { ...got, why: 'truncated' };
   };
 
   const shadow = createShadow({

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate, inflateRaw, zstdDecompress } from 'node:zlib';
-import { headerValues, type Observation } from '../core/parity/observation.ts';
+import { headerValues, lastHeader, type Observation } from '../core/parity/observation.ts';
 
 type Decoder = (body: Uint8Array, options: { maxOutputLength: number }) => Promise<Uint8Array>;
 
@@ -19,6 +19,13 @@ const DECODERS: Readonly<Record<string, Decoder>> = {
 
 /** Codings in a row that are still undone; more is an attack (RFC 9110 sets no limit). */
 const MAX_CODINGS = 3;
+
+/** Is there nothing to take off, and nothing larger than the limit? Then `decodePair` would give the pair back as it is. */
+export const isPlain = (observation: Observation, limitBytes: number): boolean =>
+  observation.digest === undefined &&
+  (observation.body === null ||
+    !observation.complete ||
+    (observation.body.length <= limitBytes && lastHeader(observation, 'content-encoding') === undefined));
 
 /** SHA-256 over bytes, hex. */
 const digestOf = (body: Uint8Array): string => createHash('sha256').update(body).digest('hex');

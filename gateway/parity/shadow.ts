@@ -5,12 +5,12 @@ import { compareObservations } from '../core/parity/compare.ts';
 import type { Difference, Observation, Verdict } from '../core/parity/observation.ts';
 import { excuseVolatile, reproduced, volatileFields } from '../core/parity/probe.ts';
 import { type CompiledRules, compileRules, type ExpiredRule, type ParityRules } from '../core/parity/rules.ts';
-import { decodePair } from './decode.ts';
+import { decodePair, isPlain } from './decode.ts';
 import type { Evidence, JudgedPair } from './evidence.ts';
 import { createAsk, type SendCopy, type ShadowSettings } from './shadow-ask.ts';
 import { isUnsafeQuery } from './shadow-copy.ts';
 import { createSlots, createTokenBucket, type Slots, type TokenBucket } from './shadow-limits.ts';
-import { createStopping } from './stopping.ts';
+import { createStopping, type Stoppable } from './stopping.ts';
 
 export type ShadowInput = {
   readonly requestId: string;
@@ -44,6 +44,8 @@ export type ShadowDeps = {
   readonly askAgainAfterMs?: readonly number[];
   /** A copy is given up after this long. Default 10,000. */
   readonly sendTimeoutMs?: number;
+  /** A copy that waits longer than this for a free slot is dropped. Default 5,000. */
+  readonly maxWaitMs?: number;
   /** Pairs under way or waiting, per context. Default 200. */
   readonly maxPending?: number;
   /** Bytes of primary answers held for pairs under way, in all. Default 64 MiB. */
@@ -81,7 +83,25 @@ type Lane = {
   pending: number;
 };
 
-const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+/** The next turn of the event loop; all who ask in one turn share it. */
+const createNextTurn = (): (() => Promise<void>) => {
+  let next: Promise<void> | null = null;
+  return () => {
+    next ??= new Promise((resolve) => {
+      setImmediate(() => {
+        next = null;
+        resolve();
+      });
+    });
+    return next;
+  };
+};
+
+const pairsOf = (flat: readonly string[]): [string, string][] => {
+  const pairs: [string, string][] = [];
+  for (let i = 0; i + 1 < flat.length; i += 2) pairs.push([flat[i]!, flat[i + 1]!]);
+  return pairs;
+};
 
 /** The shadow path: mirrors, compares, asks again, hands verdicts to the evidence. Everything in it is bounded. */
 export const createShadow = (deps: ShadowDeps): Shadow => {
@@ -92,7 +112,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
   const maxPendingBytes = deps.maxPendingBytes ?? 64 * 1024 * 1024;
 
   const stopping = createStopping();
-  const ask = createAsk(deps.send, deps.sendTimeoutMs ?? 10_000, stopping);
+  const nextTurn = createNextTurn();
+  const ask = createAsk({ send: deps.send, sendTimeoutMs: deps.sendTimeoutMs ?? 10_000, maxWaitMs: deps.maxWaitMs ?? 5_000, stopping });
   const lanes = new Map<string, Lane>();
   /** Pairs under way in all; `idle` is called when the last of them is over after a stop. */
   let under = 0;
@@ -138,12 +159,21 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
 
   type Judged = { readonly verdict: Verdict; readonly legacy: Observation; readonly extracted: Observation };
   const judge = async (legacy: Observation, extracted: Observation, settings: ShadowSettings): Promise<Judged> => {
-    const pair = await decodePair(legacy, extracted, settings.parity.bodyLimit);
+    const { bodyLimit } = settings.parity;
+    const plain = isPlain(legacy, bodyLimit) && isPlain(extracted, bodyLimit);
+    const pair = plain ? ([legacy, extracted] as const) : await decodePair(legacy, extracted, bodyLimit);
     await nextTurn();
     return { verdict: compareObservations(...pair, rulesOf(settings.parity)), legacy: pair[0], extracted: pair[1] };
   };
   const volatileIn = async (first: Observation, second: Observation, settings: ShadowSettings): Promise<readonly Difference[]> =>
     volatileFields((await judge(first, second, settings)).verdict);
+
+  const pause = async (ms: number): Promise<void> => {
+    const stop = new AbortController();
+    const stoppable: Stoppable = { place: -1, stop: (reason) => stop.abort(reason) };
+    stopping.add(stoppable);
+    await delay(ms, stop.signal).finally(() => stopping.remove(stoppable));
+  };
 
   /** Asks both sides again, more than once; what does not show every time was a side lagging or a value that never repeats. */
   const confirm = async (
@@ -156,8 +186,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     let verdict = first;
     for (const ms of askAgainAfterMs) {
       if (verdict.kind !== 'mismatch') return verdict;
-      const { controller, unlink } = stopping.link();
-      await delay(ms, controller.signal).finally(unlink);
+      await pause(ms);
       if (!lane.buckets.legacy.borrow() || !lane.buckets.extracted.borrow()) return { kind: 'incomparable', why: 'unconfirmed' };
       const sides = random() < 0.5 ? (['legacy', 'extracted'] as const) : (['extracted', 'legacy'] as const);
       const answers = await Promise.all(sides.map((side) => ask(side, input, settings, lane.slots[side])));
@@ -169,30 +198,35 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     return verdict;
   };
 
+  /** `confirm`, but that no turn came to ask again is no proof, and not nothing either. */
+  const confirmed: typeof confirm = (...all) =>
+    confirm(...all).catch((error: unknown): Verdict => {
+      if (error instanceof AppError && error.code === 'overloaded') return { kind: 'incomparable', why: 'unconfirmed' };
+      throw error;
+    });
+
   const mirror = async (input: ShadowInput, settings: ShadowSettings, lane: Lane): Promise<void> => {
     const other: Upstream = input.primary === 'legacy' ? 'extracted' : 'legacy';
     const started = now();
     const comparing = drawn(settings.parity.compare);
     const probing = comparing && drawn(settings.parity.probe) && lane.buckets.legacy.take();
-    const [answer, second] = await Promise.all([
-      ask(other, input, settings, lane.slots[other]),
-      probing ? ask('legacy', input, settings, lane.slots.legacy) : undefined,
-    ]);
+    const asked = ask(other, input, settings, lane.slots[other]);
+    const [answer, second] = probing
+      ? await Promise.all([asked, ask('legacy', input, settings, lane.slots.legacy)])
+      : [await asked, undefined];
     const shadowMs = answer.complete ? now() - started : null;
     if (!comparing) {
       leave('skipped', input, 'compare');
       return;
     }
 
-    const sides = { [input.primary]: input.primaryObservation, [other]: answer } as Record<Upstream, Observation>;
+    const { primaryObservation } = input;
+    const sides =
+      other === 'legacy' ? { legacy: answer, extracted: primaryObservation } : { legacy: primaryObservation, extracted: answer };
     const found = await judge(sides.legacy, sides.extracted, settings);
     const volatile = second ? await volatileIn(sides.legacy, second, settings) : [];
     const excused = excuseVolatile(found.verdict, volatile);
-    const verdict = await confirm(excused, sides.legacy, input, settings, lane).catch((error: unknown): Verdict => {
-      // Found, but no turn came to ask again: not proof, and not nothing either.
-      if (error instanceof AppError && error.code === 'overloaded') return { kind: 'incomparable', why: 'unconfirmed' };
-      throw error;
-    });
+    const verdict = excused.kind === 'mismatch' ? await confirmed(excused, sides.legacy, input, settings, lane) : excused;
     settle(
       input,
       verdict,
@@ -210,8 +244,6 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     probe?: JudgedPair['probe'],
   ): void => {
     const { context, route, requestId, primary, method, target } = input;
-    const headers: [string, string][] = [];
-    for (let i = 0; i + 1 < input.headers.length; i += 2) headers.push([input.headers[i]!, input.headers[i + 1]!]);
     const pair: JudgedPair = {
       context,
       route,
@@ -222,7 +254,10 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       primary,
       method,
       target,
-      headers,
+      // few pairs are kept as examples; the others need none
+      get headers() {
+        return pairsOf(input.headers);
+      },
       answers,
       probe,
     };
@@ -262,21 +297,22 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     lane.pending++;
     under++;
     pendingBytes += bytes;
-    void nextTurn()
-      .then(() => mirror(input, settings, lane))
-      .catch((error: unknown) =>
-        leave(
-          'dropped',
-          input,
-          stopping.stopped ? 'stopping' : error instanceof AppError && error.code === 'overloaded' ? 'stale' : 'failed',
-        ),
-      )
-      .finally(() => {
-        lane.pending--;
-        pendingBytes -= bytes;
-        under--;
-        if (under === 0) idle();
-      });
+    void run(input, settings, lane, bytes);
+  };
+
+  const run = async (input: ShadowInput, settings: ShadowSettings, lane: Lane, bytes: number): Promise<void> => {
+    try {
+      await nextTurn();
+      await mirror(input, settings, lane);
+    } catch (error) {
+      const stale = error instanceof AppError && error.code === 'overloaded';
+      leave('dropped', input, stopping.stopped ? 'stopping' : stale ? 'stale' : 'failed');
+    } finally {
+      lane.pending--;
+      pendingBytes -= bytes;
+      under--;
+      if (under === 0) idle();
+    }
   };
 
   return {
