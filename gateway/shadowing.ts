@@ -5,6 +5,7 @@ import type { ParityPort } from './admin/ports.ts';
 import type { Observation } from './core/parity/observation.ts';
 import type { LiveParts } from './live.ts';
 import { createEvidence, type Evidence, type EvidenceStore } from './parity/evidence.ts';
+import { createJudgeThread, type JudgeThread } from './parity/judge-thread.ts';
 import { createShadow } from './parity/shadow.ts';
 import type { ShadowCopy } from './parity/shadow-ask.ts';
 import type { ShadowOffer } from './ports.ts';
@@ -14,9 +15,16 @@ import { headerOf, pairsOf } from './proxy/headers.ts';
 import type { Metrics } from './telemetry/metrics.ts';
 
 /** What comparing has shown, gathered here and kept in `store`. */
-export const gatherEvidence = (deps: { store: EvidenceStore; live: () => LiveParts; secret: string; log: Logger }): Evidence =>
+export const gatherEvidence = (deps: {
+  store: EvidenceStore;
+  live: () => LiveParts;
+  secret: string;
+  judges: JudgeThread;
+  log: Logger;
+}): Evidence =>
   createEvidence({
     store: deps.store,
+    exemplar: deps.judges.exemplar,
     redact: () => deps.live().config.redact,
     redactKey: createHmac('sha256', deps.secret).update('banyan.redact').digest(),
     onStore: (failing, error) =>
@@ -33,8 +41,13 @@ export const parityPort = (evidence: Evidence, live: () => LiveParts): ParityPor
   pair: evidence.pair,
 });
 
+/** Judges large answers; one for each process. */
+export const createJudges = (log: Logger): JudgeThread =>
+  createJudgeThread({ onTrouble: (why) => log.warn({ reason: why }, 'two large answers could not be compared') });
+
 export type ShadowingDeps = {
   readonly evidence: Evidence;
+  readonly judges: JudgeThread;
   readonly live: () => LiveParts;
   readonly metrics: Metrics;
   readonly log: Logger;
@@ -86,6 +99,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
       return settings?.extracted ? { parity: settings.parity, shadow: settings.shadow } : undefined;
     },
     send,
+    judgeLarge: deps.judges.judge,
     evidence,
     now: () => Date.now(),
     random: Math.random,
@@ -100,6 +114,9 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
   return {
     offer: shadow.offer,
     wants: (context) => (live().config.contexts[context]?.parity.sample ?? 0) > 0,
-    stop: shadow.stop,
+    stop: async () => {
+      // the thread first: it may be busy with a pair that the shadow waits for
+      await Promise.all([deps.judges.stop(), shadow.stop()]);
+    },
   };
 };

@@ -55,13 +55,10 @@ const whyFailed = (error: unknown): string => {
 
 const missing = (why: string): Observation => ({ status: 0, headers: [], body: null, complete: false, why });
 
-export type AskDeps = {
-  readonly send: SendCopy;
-  readonly sendTimeoutMs: number;
-  /** A copy that waited longer for its turn would be compared with an answer of the past. */
-  readonly maxWaitMs: number;
-  readonly stopping: Stopping;
-};
+/** A copy that waited longer for its turn would be compared with an answer of the past. */
+const MAX_WAIT_MS = 5_000;
+
+type AskDeps = { readonly send: SendCopy; readonly sendTimeoutMs: number; readonly stopping: Stopping; readonly maxWaitMs: number };
 
 /** One copy on its way. One object with methods instead of closures, promises and signals: some hundred of them wait while a side hangs. */
 class Asking implements ShadowCopy, Waiter, Stoppable {
@@ -188,7 +185,8 @@ const expire = (asking: Asking): void => asking.expire();
  * end or not. What went wrong comes back as an incomplete observation.
  * @throws AppError `overloaded` when no slot came free in time; the reason of `stopping` once it stops
  */
-export const createAsk =
-  (deps: AskDeps) =>
-  (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<Observation> =>
+export const createAsk = (send: SendCopy, sendTimeoutMs: number, stopping: Stopping, maxWaitMs: number = MAX_WAIT_MS) => {
+  const deps: AskDeps = { send, sendTimeoutMs, stopping, maxWaitMs };
+  return (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<Observation> =>
     new Promise((resolve, reject) => new Asking(deps, upstream, question, settings, slots, resolve, reject).start());
+};

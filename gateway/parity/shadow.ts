@@ -5,12 +5,13 @@ import { compareObservations } from '../core/parity/compare.ts';
 import type { Difference, Observation, Verdict } from '../core/parity/observation.ts';
 import { excuseVolatile, reproduced, volatileFields } from '../core/parity/probe.ts';
 import { type CompiledRules, compileRules, type ExpiredRule, type ParityRules } from '../core/parity/rules.ts';
-import { decodePair, isPlain } from './decode.ts';
-import type { Evidence, JudgedPair } from './evidence.ts';
+import { smallPair } from './decode.ts';
+import type { Evidence, JudgedAnswers, JudgedPair } from './evidence.ts';
+import { COMPARE_QUEUE_FULL, GIVEN_UP, type JudgeThread, PairGivenUp } from './judge-thread.ts';
 import { createAsk, type SendCopy, type ShadowSettings } from './shadow-ask.ts';
 import { isUnsafeQuery } from './shadow-copy.ts';
 import { createSlots, createTokenBucket, type Slots, type TokenBucket } from './shadow-limits.ts';
-import { createStopping, type Stoppable } from './stopping.ts';
+import { createStopping } from './stopping.ts';
 
 export type ShadowInput = {
   readonly requestId: string;
@@ -52,6 +53,8 @@ export type ShadowDeps = {
   readonly maxPendingBytes?: number;
   /** Told once per configuration, and again when a rule runs out, of the rules that no longer work. */
   readonly onExpiredRules?: (expired: readonly ExpiredRule[]) => void;
+  /** Judges answers with bodies over 64 KiB away from the event loop; see `judge-thread.ts`. Default: they are judged like others. */
+  readonly judgeLarge?: JudgeThread['judge'];
   /** Told of each copy that was not made or not compared, and why in one word. */
   readonly onDropped?: (context: string, why: string) => void;
   /** Told of each judged pair, for metrics and logs. */
@@ -73,6 +76,17 @@ export type Shadow = {
   readonly stats: () => ShadowStats;
   /** Gives up what is under way and waits for it to end. */
   readonly stop: () => Promise<void>;
+};
+
+/** Bodies above this, sent or decoded, are not looked at on the event loop. */
+const LARGE_BYTES = 64 * 1024;
+
+const bare = (answer: Observation): Observation => ({ ...answer, body: null });
+
+/** Why nothing became of a copy, in one word. */
+const whyDropped = (error: unknown): string => {
+  if (!(error instanceof AppError) || error.code !== 'overloaded') return 'failed';
+  return error.details?.why === COMPARE_QUEUE_FULL ? COMPARE_QUEUE_FULL : 'stale';
 };
 
 const QUERIES = new Set(['GET', 'HEAD']);
@@ -113,7 +127,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
 
   const stopping = createStopping();
   const nextTurn = createNextTurn();
-  const ask = createAsk({ send: deps.send, sendTimeoutMs: deps.sendTimeoutMs ?? 10_000, maxWaitMs: deps.maxWaitMs ?? 5_000, stopping });
+  const ask = createAsk(deps.send, deps.sendTimeoutMs ?? 10_000, stopping, deps.maxWaitMs);
   const lanes = new Map<string, Lane>();
   /** Pairs under way in all; `idle` is called when the last of them is over after a stop. */
   let under = 0;
@@ -157,23 +171,28 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
 
   const drawn = (shareBp: number): boolean => random() * 10_000 < shareBp;
 
-  type Judged = { readonly verdict: Verdict; readonly legacy: Observation; readonly extracted: Observation };
-  const judge = async (legacy: Observation, extracted: Observation, settings: ShadowSettings): Promise<Judged> => {
-    const { bodyLimit } = settings.parity;
-    const plain = isPlain(legacy, bodyLimit) && isPlain(extracted, bodyLimit);
-    const pair = plain ? ([legacy, extracted] as const) : await decodePair(legacy, extracted, bodyLimit);
+  type Judged = { readonly verdict: Verdict; readonly answers: JudgedAnswers };
+  const judge = async (legacy: Observation, extracted: Observation, { parity }: ShadowSettings): Promise<Judged> => {
+    const rules = rulesOf(parity);
+    const pair = await smallPair(legacy, extracted, parity.bodyLimit, deps.judgeLarge === undefined ? parity.bodyLimit : LARGE_BYTES);
+    if (pair === null) return judgeLarge(legacy, extracted, parity);
     await nextTurn();
-    return { verdict: compareObservations(...pair, rulesOf(settings.parity)), legacy: pair[0], extracted: pair[1] };
+    return { verdict: compareObservations(...pair, rules), answers: { legacy: pair[0], extracted: pair[1] } };
+  };
+  const judgeLarge = async (legacy: Observation, extracted: Observation, parity: ShadowSettings['parity']): Promise<Judged> => {
+    const answers: JudgedAnswers = { legacy, extracted, undecoded: { bodyLimitBytes: parity.bodyLimit } };
+    // What is not whole is not looked at.
+    if (!legacy.complete || !extracted.complete) return { verdict: compareObservations(legacy, extracted, rulesOf(parity)), answers };
+    try {
+      return { verdict: await deps.judgeLarge!(legacy, extracted, parity, parity.bodyLimit, now()), answers };
+    } catch (error) {
+      if (!(error instanceof PairGivenUp)) throw error;
+      // Whoever looks at these bodies again may take as long again.
+      return { verdict: { kind: 'incomparable', why: error.why }, answers: { legacy: bare(legacy), extracted: bare(extracted) } };
+    }
   };
   const volatileIn = async (first: Observation, second: Observation, settings: ShadowSettings): Promise<readonly Difference[]> =>
     volatileFields((await judge(first, second, settings)).verdict);
-
-  const pause = async (ms: number): Promise<void> => {
-    const stop = new AbortController();
-    const stoppable: Stoppable = { place: -1, stop: (reason) => stop.abort(reason) };
-    stopping.add(stoppable);
-    await delay(ms, stop.signal).finally(() => stopping.remove(stoppable));
-  };
 
   /** Asks both sides again, more than once; what does not show every time was a side lagging or a value that never repeats. */
   const confirm = async (
@@ -186,7 +205,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     let verdict = first;
     for (const ms of askAgainAfterMs) {
       if (verdict.kind !== 'mismatch') return verdict;
-      await pause(ms);
+      const { controller, unlink } = stopping.link();
+      await delay(ms, controller.signal).finally(unlink);
       if (!lane.buckets.legacy.borrow() || !lane.buckets.extracted.borrow()) return { kind: 'incomparable', why: 'unconfirmed' };
       const sides = random() < 0.5 ? (['legacy', 'extracted'] as const) : (['extracted', 'legacy'] as const);
       const answers = await Promise.all(sides.map((side) => ask(side, input, settings, lane.slots[side])));
@@ -230,7 +250,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     settle(
       input,
       verdict,
-      found,
+      found.answers,
       shadowMs,
       second?.complete ? { volatile, differences: found.verdict.kind === 'mismatch' ? found.verdict.differences : [] } : undefined,
     );
@@ -262,6 +282,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       probe,
     };
     bump(counts.verdicts, verdict.kind);
+    if (verdict.kind === 'incomparable' && GIVEN_UP.has(verdict.why)) deps.onDropped?.(context, verdict.why);
     evidence.note(pair);
     deps.onJudged?.(pair, { primary: input.latencyMs, shadow: shadowMs });
   };
@@ -305,8 +326,7 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       await nextTurn();
       await mirror(input, settings, lane);
     } catch (error) {
-      const stale = error instanceof AppError && error.code === 'overloaded';
-      leave('dropped', input, stopping.stopped ? 'stopping' : stale ? 'stale' : 'failed');
+      leave('dropped', input, stopping.stopped ? 'stopping' : whyDropped(error));
     } finally {
       lane.pending--;
       pendingBytes -= bytes;

@@ -14,7 +14,15 @@ export type Stopping = {
   add(one: Stoppable): void;
   /** It is over by itself. */
   remove(one: Stoppable): void;
+  /** A controller that fires with the stop: for what is rare, and needs a signal. @throws the reason of `stop` after it */
+  link(): Link;
   stop(reason: Error): void;
+};
+
+export type Link = {
+  readonly controller: AbortController;
+  /** What the link was for is over. */
+  readonly unlink: () => void;
 };
 
 /**
@@ -30,22 +38,30 @@ export const createStopping = (): Stopping => {
   const throwIfStopped = (): void => {
     if (reason !== null) throw reason;
   };
+  const add = (one: Stoppable): void => {
+    throwIfStopped();
+    one.place = running.length;
+    running.push(one);
+  };
+  const remove = (one: Stoppable): void => {
+    if (running[one.place] !== one) return;
+    const last = running.pop()!;
+    if (last === one) return;
+    running[one.place] = last;
+    last.place = one.place;
+  };
   return {
     get stopped() {
       return reason !== null;
     },
     throwIfStopped,
-    add(one) {
-      throwIfStopped();
-      one.place = running.length;
-      running.push(one);
-    },
-    remove(one) {
-      if (running[one.place] !== one) return;
-      const last = running.pop()!;
-      if (last === one) return;
-      running[one.place] = last;
-      last.place = one.place;
+    add,
+    remove,
+    link() {
+      const controller = new AbortController();
+      const one: Stoppable = { place: -1, stop: (why) => controller.abort(why) };
+      add(one);
+      return { controller, unlink: () => remove(one) };
     },
     stop(why) {
       reason ??= why;
