@@ -117,17 +117,19 @@ describe('the thread for large answers', () => {
   });
 
   it('leaves the event loop free while it compares a hostile page for as long as that takes', async () => {
-    const thread = threadOf();
+    const thread = threadOf({ taskTimeoutMs: 600_000 });
     await thread.judge(observe('1'), observe('1'), {}, LIMIT, NOW);
+    const [legacy, extracted] = ['x', 'y'].map((letter) => observe(page(letter), 'text/html')) as [Observation, Observation];
     const delay = monitorEventLoopDelay({ resolution: 5 });
     let turns = 0;
     const ticking = setInterval(() => turns++, 5);
     delay.enable();
     const started = performance.now();
-    const verdict = await thread.judge(observe(page('x'), 'text/html'), observe(page('y'), 'text/html'), {}, LIMIT, NOW);
+    const verdict = await thread.judge(legacy, extracted, {}, LIMIT, NOW).finally(() => {
+      delay.disable();
+      clearInterval(ticking);
+    });
     const tookMs = performance.now() - started;
-    delay.disable();
-    clearInterval(ticking);
     expect(verdict).toMatchObject({ kind: 'mismatch' });
     // On the spot there would be no turn at all, and one delay as long as the whole.
     expect(turns).toBeGreaterThan(20);
@@ -136,7 +138,7 @@ describe('the thread for large answers', () => {
 
   it('gives up what takes too long, with a new thread for what comes after', async () => {
     const told: string[] = [];
-    const thread = threadOf({ taskTimeoutMs: 2_000, onTrouble: (why) => void told.push(why) });
+    const thread = threadOf({ taskTimeoutMs: 3_000, onTrouble: (why) => void told.push(why) });
     const long = thread.judge(
       observe(page('x', 16 * LIMIT), 'text/html'),
       observe(page('y', 16 * LIMIT), 'text/html'),
@@ -256,7 +258,7 @@ describe('the shadow path with large answers', () => {
     expect(thread.stats().started).toBe(0);
   });
   it('counts a pair that was given up with its reason, and keeps it without bodies', async () => {
-    const thread = threadOf({ taskTimeoutMs: 2_000 });
+    const thread = threadOf({ taskTimeoutMs: 3_000 });
     const [x, y] = ['x', 'y'].map((letter) => observe(page(letter, 16 * LIMIT), 'text/html'));
     const { pair, dropped } = await shadowing({
       legacy: x!,
