@@ -15,6 +15,8 @@ export type StartOptions = {
   /** Where stdout goes: a file descriptor, or nowhere (the default). */
   readonly stdout?: number;
   readonly cwd?: string;
+  /** Modules loaded before the script; for `startNode`. */
+  readonly imports?: readonly string[];
   /** Added to the environment; for `startNode`. */
   readonly env?: Readonly<Record<string, string>>;
   /** For `startNode`; default 120 s. */
@@ -27,7 +29,7 @@ export type Workshop = {
   readonly folder: string;
   /** A foreign program; lives until it is stopped. */
   start(command: string, args: readonly string[], options?: StartOptions): Promise<Started>;
-  /** A script under this Node, or a bin (`.js`) as a shell starts it, that says `{type: 'ready', urls}` over its channel. @throws Error when it ends or says nothing for 120 s. */
+  /** A script under this Node, or a bin (`.js`) as a shell starts it, of this checkout or at an absolute path, that says `{type: 'ready', urls}` over its channel. @throws Error when it ends or says nothing for 120 s. */
   startNode(script: string, args: readonly string[], options?: StartOptions): Promise<Started & { urls: Readonly<Record<string, string>> }>;
   /** Runs to the end. @throws Error with the end of its output when the exit code is not 0, or after `timeoutMs`. */
   run(command: string, args: readonly string[], options: { timeoutMs: number; env?: Readonly<Record<string, string>> }): Promise<string>;
@@ -108,14 +110,16 @@ export const openWorkshop = (): Workshop => {
       return started;
     },
     async startNode(script, args, options = {}) {
-      const [command, before] = script.endsWith('.js') ? [join(ROOT, script), []] : [process.execPath, [join(ROOT, script)]];
+      const path = resolve(ROOT, script);
+      const [command, before] = script.endsWith('.js') ? [path, []] : [process.execPath, [path]];
+      const imports = [LEASH, ...(options.imports ?? [])].map((module) => `--import ${module}`).join(' ');
       const child = spawn(command, [...before, ...args], {
         stdio: ['ignore', options.stdout ?? 'ignore', 'pipe', 'ipc'],
         cwd: options.cwd ?? folder,
         env: {
           ...process.env,
           NODE_ENV: 'production',
-          NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --import ${LEASH}`,
+          NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} ${imports}`,
           PATH: `${dirname(process.execPath)}:${process.env.PATH ?? ''}`,
           ...options.env,
         },

@@ -10,6 +10,8 @@ export type BenchOptions = {
   readonly count: number | null;
   /** `simulate` only: what its random numbers begin with; null = the bench's own. */
   readonly seed: number | null;
+  /** `shadow` only: the root of another checkout to measure beside this one; null = none. */
+  readonly against: string | null;
   /** Progress, for people. */
   readonly say: (line: string) => void;
 };

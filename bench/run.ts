@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type BenchOptions, type Report, render } from './report.ts';
 
@@ -8,17 +9,19 @@ const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => 
   parity: async () => (await import('./parity/parity.ts')).benchParity,
   'parity-noise': async () => (await import('./parity-noise/parity-noise.ts')).benchParityNoise,
   'dual-write': async () => (await import('./dual-write/dual-write.ts')).benchDualWrite,
+  shadow: async () => (await import('./shadow/shadow.ts')).benchShadow,
   tunnels: async () => (await import('./tunnels/tunnels.ts')).benchTunnels,
   ramp: async () => (await import('./ramp/ramp.ts')).benchRamp,
   simulate: async () => (await import('./simulate/simulate.ts')).benchSimulate,
 };
 
-const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N] [--seed N]
+const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N] [--seed N] [--against DIR]
   NAME          ${Object.keys(BENCHES).join(' | ')}
   --json        one JSON document on stdout instead of a table
   --quick       a smoke run of about 30 s; its figures mean little
   --count N     tunnels: how many (default 5000); simulate: bad services (default 200)
   --seed N      simulate: another draw
+  --against DIR shadow: another checkout of this project, measured in the same rounds
   --no-install  install nothing: missing peers are reported and left out
 `;
 
@@ -37,6 +40,7 @@ const read = () => {
         'no-install': { type: 'boolean', default: false },
         count: { type: 'string' },
         seed: { type: 'string' },
+        against: { type: 'string' },
       },
     });
   } catch (error) {
@@ -64,6 +68,7 @@ else {
       install: !values['no-install'],
       count,
       seed,
+      against: values.against === undefined ? null : resolve(values.against),
       say: (line) => process.stderr.write(`${line}\n`),
     });
     process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : render(report));

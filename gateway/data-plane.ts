@@ -57,7 +57,7 @@ export const createMemberLag = (member: Member, dual: DualWriting | null): LagWa
 export const createDataPlane = (deps: { member: Member; config: Config; dual: DualWriting | null; lag: LagWatch }): DataPlane => {
   const { member, config, dual, lag } = deps;
   const { live, log } = member;
-  const shadowing = createShadowing({ evidence: member.evidence, live, metrics: member.metrics, log });
+  const shadowing = createShadowing({ evidence: member.evidence, judges: member.judges, live, metrics: member.metrics, log });
   const samples = samplesOf(member);
   const journal = createJournal({ metrics: member.metrics, log, also: samples?.note });
   const handle = createPipeline({

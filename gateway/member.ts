@@ -14,8 +14,9 @@ import { compileLive, isLedgered, type LiveParts } from './live.ts';
 import { createMemoryEvidenceStore } from './parity/evidence.fake.ts';
 import type { Batch, Evidence, EvidenceStore } from './parity/evidence.ts';
 import { createEvidenceStore } from './parity/evidence-store.ts';
+import type { JudgeThread } from './parity/judge-thread.ts';
 import { sealKey } from './seal-key.ts';
-import { gatherEvidence } from './shadowing.ts';
+import { createJudges, gatherEvidence } from './shadowing.ts';
 import { openStore, type Pools, type Store } from './store.ts';
 import { createMetrics, type MetricSources, type Metrics } from './telemetry/metrics.ts';
 import { refuseUnbuilt } from './unbuilt.ts';
@@ -49,6 +50,8 @@ export type Member = {
   readonly pins: ReturnType<typeof createPins>;
   readonly metrics: Metrics;
   readonly evidence: Evidence;
+  /** The thread for large answers; starts when there is one. */
+  readonly judges: JudgeThread;
   readonly hasContexts: boolean;
   /** Where somebody may say at the machine what is to be killed; null = nowhere. */
   readonly killFile: string | null;
@@ -139,7 +142,8 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
   });
   const pins = createPins({ db, listener, secret, now: monotonic, log });
   const evidenceStore = evidenceStoreOf(store, primary);
-  const evidence = gatherEvidence({ store: evidenceStore, live: () => live, secret, log });
+  const judges = createJudges(log);
+  const evidence = gatherEvidence({ store: evidenceStore, live: () => live, secret, judges, log });
   flags.onChange((flag, before) => {
     if (before && before.since.getTime() !== flag.since.getTime())
       void evidence.reset(flag.name, flag.since).catch((error) => log.warn({ err: error }, 'the parity window could not be started anew'));
@@ -165,6 +169,7 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
     pins,
     metrics,
     evidence,
+    judges,
     hasContexts,
     killFile,
     log,
@@ -206,6 +211,7 @@ export const createMember = async (options: MemberOptions): Promise<Member> => {
     },
     async close() {
       await evidence.stop();
+      await judges.stop();
       await flags.stop();
       await live.retire(null);
       await store?.close();

@@ -86,7 +86,8 @@ export const createPipeline = (d: PipelineDeps) => {
       keepPrivate(answer.rawHeaders);
     }
     const { status, rawHeaders } = answer;
-    const seen = x.shadowed && x.context ? [...rawHeaders] : null;
+    // before `reply` adds its own
+    const seen = x.shadowed && x.context ? pairsOf(rawHeaders) : null;
     const delivered = await reply(x.res, answer, {
       ...(headers.length > 0 ? { extraHeaders: headers } : {}),
       ...(seen && x.context ? { tee: { limitBytes: x.context.compareLimit } } : {}),
@@ -105,13 +106,13 @@ export const createPipeline = (d: PipelineDeps) => {
     context: LiveContext,
     primary: Side,
     status: number,
-    headers: string[],
+    headers: [string, string][],
     delivered: Delivered,
     latencyMs: number,
   ): void => {
     const observation: Observation = {
       status,
-      headers: pairsOf(headers),
+      headers,
       body: delivered.body ?? null,
       complete: delivered.complete && delivered.body !== undefined,
       ...(delivered.body === undefined ? { why: delivered.truncated ? 'truncated' : 'too-large' } : {}),

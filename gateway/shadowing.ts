@@ -5,6 +5,7 @@ import type { ParityPort } from './admin/ports.ts';
 import type { Observation } from './core/parity/observation.ts';
 import type { LiveParts } from './live.ts';
 import { createEvidence, type Evidence, type EvidenceStore } from './parity/evidence.ts';
+import { createJudgeThread, type JudgeThread } from './parity/judge-thread.ts';
 import { createShadow } from './parity/shadow.ts';
 import type { ShadowCopy } from './parity/shadow-ask.ts';
 import type { ShadowOffer } from './ports.ts';
@@ -14,9 +15,16 @@ import { headerOf, pairsOf } from './proxy/headers.ts';
 import type { Metrics } from './telemetry/metrics.ts';
 
 /** What comparing has shown, gathered here and kept in `store`. */
-export const gatherEvidence = (deps: { store: EvidenceStore; live: () => LiveParts; secret: string; log: Logger }): Evidence =>
+export const gatherEvidence = (deps: {
+  store: EvidenceStore;
+  live: () => LiveParts;
+  secret: string;
+  judges: JudgeThread;
+  log: Logger;
+}): Evidence =>
   createEvidence({
     store: deps.store,
+    exemplar: deps.judges.exemplar,
     redact: () => deps.live().config.redact,
     redactKey: createHmac('sha256', deps.secret).update('banyan.redact').digest(),
     onStore: (failing, error) =>
@@ -33,8 +41,13 @@ export const parityPort = (evidence: Evidence, live: () => LiveParts): ParityPor
   pair: evidence.pair,
 });
 
+/** Judges large answers; one for each process. */
+export const createJudges = (log: Logger): JudgeThread =>
+  createJudgeThread({ onTrouble: (why) => log.warn({ reason: why }, 'two large answers could not be compared') });
+
 export type ShadowingDeps = {
   readonly evidence: Evidence;
+  readonly judges: JudgeThread;
   readonly live: () => LiveParts;
   readonly metrics: Metrics;
   readonly log: Logger;
@@ -54,6 +67,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     const { shadowLegacy, shadowExtracted, whoami, strip } = live();
     const upstream = side === 'legacy' ? shadowLegacy : shadowExtracted.get(context);
     if (!upstream) return { status: 0, headers: [], body: null, complete: false, why: 'unreachable' };
+    const { headers } = copy;
     const call = new Call({
       req: null,
       res: null,
@@ -61,29 +75,22 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
       target: copy.target,
       path: null,
       query: '',
-      host: headerOf(copy.headers, 'host') ?? '',
-      headers: [...copy.headers],
+      host: headerOf(headers, 'host') ?? '',
+      headers,
       chunked: false,
       contentLength: null,
       expectContinue: false,
       clientAddress: '',
       requestId: copy.requestId,
     });
+    copy.onEnd(() => call.leave());
     // the copy must be told what the request itself would be told
-    const token = side === 'extracted' && whoami !== null ? await whoami.tokenFor(context, copy.headers) : null;
-    const answer = await upstream.forward(call, {
-      signal: copy.signal,
-      ...(token === null || strip === null ? {} : { headers: [strip, token] }),
-    });
-    const got = await collect(answer, copy.bodyLimitBytes);
-    return {
-      status: answer.status,
-      headers: pairsOf(answer.rawHeaders),
-      body: got.body,
-      complete: got.complete,
-      ...(got.complete ? {} : { why: 'truncated' }),
-      ...(got.body === null ? { digest: got.digest } : {}),
-    };
+    const token = side === 'extracted' && whoami !== null ? await whoami.tokenFor(context, headers) : null;
+    const answer = await upstream.forward(call, token === null || strip === null ? undefined : { headers: [strip, token] });
+    const { body, digest, complete } = await collect(answer, copy.bodyLimitBytes);
+    const got = { status: answer.status, headers: pairsOf(answer.rawHeaders), body, complete };
+    if (digest !== null) return complete ? { ...got, digest } : { ...got, digest, why: 'truncated' };
+    return complete ? got : { ...got, why: 'truncated' };
   };
 
   const shadow = createShadow({
@@ -92,6 +99,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
       return settings?.extracted ? { parity: settings.parity, shadow: settings.shadow } : undefined;
     },
     send,
+    judgeLarge: deps.judges.judge,
     evidence,
     now: () => Date.now(),
     random: Math.random,
@@ -106,6 +114,9 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
   return {
     offer: shadow.offer,
     wants: (context) => (live().config.contexts[context]?.parity.sample ?? 0) > 0,
-    stop: shadow.stop,
+    stop: async () => {
+      // the thread first: it may be busy with a pair that the shadow waits for
+      await Promise.all([deps.judges.stop(), shadow.stop()]);
+    },
   };
 };

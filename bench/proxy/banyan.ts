@@ -1,6 +1,6 @@
 import { mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Workshop } from '../processes.ts';
+import { ROOT, type Workshop } from '../processes.ts';
 import type { Server } from './servers.ts';
 
 /** Contexts and routes in each of them, as in DESIGN.md section 11. */
@@ -46,10 +46,18 @@ export type BanyanOptions = {
   readonly contexts?: Readonly<Record<string, Context>>;
   /** Client connections at once. */
   readonly maxConnections?: number;
+  /** Another checkout to run, instead of this one. */
+  readonly checkout?: string | undefined;
+  /** Collections go to the log (`heap-trace.ts`). */
+  readonly traceHeap?: boolean;
 };
 
+const HEAP_TRACE = join(import.meta.dirname, 'heap-trace.ts');
+
+export type Banyan = Server & { readonly admin: string; readonly log: string };
+
 /** `banyan run` with its default log, which goes to a file as it would in production. */
-export const startBanyan = async (shop: Workshop, options: BanyanOptions): Promise<Server & { readonly admin: string }> => {
+export const startBanyan = async (shop: Workshop, options: BanyanOptions): Promise<Banyan> => {
   const folder = join(shop.folder, options.name);
   mkdirSync(folder);
   const listen = ['--listen', '127.0.0.1:0', '--admin-listen', '127.0.0.1:0'];
@@ -69,7 +77,11 @@ export const startBanyan = async (shop: Workshop, options: BanyanOptions): Promi
     );
     args = ['run', '--config', file, ...listen];
   }
-  const log = openSync(join(folder, 'log'), 'w');
-  const { urls, pid, stop } = await shop.startNode('gateway/bin/banyan.js', args, { stdout: log, cwd: folder });
-  return { url: urls.gateway!, admin: urls.admin!, pid, stop };
+  const log = join(folder, 'log');
+  const { urls, pid, stop } = await shop.startNode(join(options.checkout ?? ROOT, 'gateway/bin/banyan.js'), args, {
+    stdout: openSync(log, 'w'),
+    cwd: folder,
+    imports: options.traceHeap ? [HEAP_TRACE] : [],
+  });
+  return { url: urls.gateway!, admin: urls.admin!, pid, log, stop };
 };

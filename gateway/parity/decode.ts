@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate, inflateRaw, zstdDecompress } from 'node:zlib';
-import { headerValues, type Observation } from '../core/parity/observation.ts';
+import { headerValues, lastHeader, type Observation } from '../core/parity/observation.ts';
 
 type Decoder = (body: Uint8Array, options: { maxOutputLength: number }) => Promise<Uint8Array>;
 
@@ -19,6 +19,12 @@ const DECODERS: Readonly<Record<string, Decoder>> = {
 
 /** Codings in a row that are still undone; more is an attack (RFC 9110 sets no limit). */
 const MAX_CODINGS = 3;
+
+/** Is there nothing to take off, and nothing larger than the limit? Then `decodePair` would give the answer back as it is. */
+const isPlain = (observation: Observation, limitBytes: number): boolean =>
+  observation.digest === undefined &&
+  (observation.body === null ||
+    (observation.body.length <= limitBytes && (!observation.complete || lastHeader(observation, 'content-encoding') === undefined)));
 
 /** SHA-256 over bytes, hex. */
 const digestOf = (body: Uint8Array): string => createHash('sha256').update(body).digest('hex');
@@ -64,4 +70,24 @@ export const decodePair = async (
   return decoded.map((side, i) =>
     side.digest === undefined && side.complete ? { ...side, digest: digestOf(sent[i]!.body ?? new Uint8Array(0)) } : side,
   ) as [Observation, Observation];
+};
+
+/** Did the decoder give up because of its limit? */
+const isOver = (sent: Observation, decoded: Observation): boolean => sent.body !== null && decoded.body === null;
+
+/**
+ * `decodePair`, if neither body is larger than `smallBytes`, sent or decoded; else null, after at most so much was decoded. Pairs that have nothing to
+ * decode come back at once.
+ */
+export const smallPair = (
+  legacy: Observation,
+  extracted: Observation,
+  limitBytes: number,
+  smallBytes: number,
+): [Observation, Observation] | Promise<[Observation, Observation] | null> | null => {
+  const [small, cut] = [Math.min(limitBytes, smallBytes), limitBytes > smallBytes];
+  if (isPlain(legacy, small) && isPlain(extracted, small)) return [legacy, extracted];
+  if (!cut) return decodePair(legacy, extracted, limitBytes);
+  if ((legacy.body?.length ?? 0) > small || (extracted.body?.length ?? 0) > small) return null;
+  return decodePair(legacy, extracted, small).then((pair) => (isOver(legacy, pair[0]) || isOver(extracted, pair[1]) ? null : pair));
 };

@@ -5,7 +5,8 @@ import { fieldOf } from '../core/parity/path.ts';
 import { fieldKey } from '../core/parity/probe.ts';
 import type { Gate } from '../core/parity/stats.ts';
 import { type ParityReport, parityReportOf } from './evidence-report.ts';
-import { createRedactor, type StoredAnswer } from './redact.ts';
+import { exemplarOf, type Redaction } from './exemplar.ts';
+import type { StoredAnswer } from './redact.ts';
 
 /** What is counted besides verdicts: queries offered, not mirrored because something was full, left out on purpose, legacy asked twice, primary answers by status class. */
 export type CountName = 'requests' | VerdictKind | 'dropped' | 'skipped' | 'probed' | 'answers';
@@ -97,6 +98,13 @@ export type EvidenceStore = {
   readonly reset: (context: string, at: Date) => Promise<void>;
 };
 
+export type JudgedAnswers = {
+  readonly legacy: Observation;
+  readonly extracted: Observation;
+  /** Present when they are as sent, codings still on, because they are too large to be looked at on the event loop. */
+  readonly undecoded?: { readonly bodyLimitBytes: number } | undefined;
+};
+
 /** A judged pair as the shadow path hands it over. */
 export type JudgedPair = {
   readonly context: string;
@@ -111,7 +119,7 @@ export type JudgedPair = {
   readonly target: string;
   readonly headers: readonly (readonly [string, string])[];
   /** Absent where the pair was never complete (a pinned client: nobody was asked). */
-  readonly answers?: { readonly legacy: Observation; readonly extracted: Observation } | undefined;
+  readonly answers?: JudgedAnswers | undefined;
   /** Present when legacy was asked twice: how its two answers differ, and how extracted differs from the first before any excuse. */
   readonly probe?: { readonly volatile: readonly Difference[]; readonly differences: readonly Difference[] } | undefined;
 };
@@ -122,6 +130,8 @@ export type EvidenceDeps = {
   readonly redact: () => readonly string[];
   /** For the HMAC of redacted values. */
   readonly redactKey: Uint8Array;
+  /** Makes examples of pairs whose answers are `undecoded`. Without it they are kept without bodies, as they are when it rejects. */
+  readonly exemplar?: (pair: JudgedPair, field: string, redaction: Redaction) => Promise<NewPair>;
   /** Told once when the store fails and once when it works again. */
   readonly onStore?: (failing: boolean, error?: unknown) => void;
   /** Default 250. */
@@ -149,31 +159,20 @@ export type Evidence = {
 const MAX_KEYS = 5_000;
 const MAX_PAIRS = 100;
 const MAX_PAIRS_PER_FIELD = 5;
+/** Examples of large answers that are made at a time. */
+const MAX_ELSEWHERE = 4;
 /** Redacting a pair takes about half a millisecond, in which no request moves: of pairs that agree one is example enough. */
 const MAX_AGREEING = 1;
-const MAX_BODY = 64 * 1024;
-const MAX_VALUE = 4_096;
-const MAX_STORED = 200;
 const STOP_MS = 2_000;
 
-const short = (value: unknown): unknown => {
-  const text = JSON.stringify(value);
-  return text !== undefined && text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : value;
-};
-const shortened = <D extends Difference>(differences: readonly D[]): D[] =>
-  differences.slice(0, MAX_STORED).map((one) => ({
-    ...one,
-    ...('legacy' in one ? { legacy: short(one.legacy) } : {}),
-    ...('extracted' in one ? { extracted: short(one.extracted) } : {}),
-  }));
-
-const NO_ANSWER: StoredAnswer = { status: 0, headers: [], body: null, bytes: null, complete: false, truncated: false };
-
-const exemplarOf = (verdict: Verdict): string => {
+/** What a pair is an example of. */
+const fieldOfExample = (verdict: Verdict): string => {
   if (verdict.kind === 'mismatch') return fieldKey(verdict.differences[0]!);
   if (verdict.kind === 'incomparable') return `incomparable ${verdict.why}`;
   return verdict.kind;
 };
+
+const refuse = (): Promise<NewPair> => Promise.reject(new Error('nobody makes examples of large answers'));
 
 type Adding<T> = { -readonly [K in keyof T]: T[K] };
 
@@ -187,6 +186,8 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
   let lost = 0;
   let failing = false;
   let running: Promise<void> | null = null;
+  /** Examples of large answers that are being made. */
+  let elsewhere = 0;
 
   const slot = <T>(map: Map<string, T>, key: readonly string[], make: () => T): T | undefined => {
     const id = key.join('\u0000');
@@ -249,36 +250,35 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
   };
 
   const keep = (pair: JudgedPair): void => {
-    const name = exemplarOf(pair.verdict);
+    const name = fieldOfExample(pair.verdict);
     const key = `${pair.context}\u0000${name}`;
     const kept = perField.get(key) ?? 0;
     const { kind } = pair.verdict;
     const most = kind === 'match' || kind === 'noise' ? MAX_AGREEING : MAX_PAIRS_PER_FIELD;
     if (kept >= most || pairs.length >= MAX_PAIRS) return;
     perField.set(key, kept + 1);
-    const redactor = createRedactor(deps.redact(), deps.redactKey);
-    const { differences, noise, why } = verdictDocument(pair.verdict);
-    const build = (): NewPair => ({
-      context: pair.context,
-      route: pair.route,
-      requestId: pair.requestId,
-      at: new Date(pair.at).toISOString(),
-      verdict: pair.verdict.kind,
-      why,
-      confirmed: pair.confirmed,
-      primary: pair.primary,
-      field: name,
-      method: pair.method,
-      headers: redactor.headers(pair.headers),
-      target: redactor.target(pair.target),
-      legacy: pair.answers ? redactor.answer(pair.answers.legacy, MAX_BODY) : NO_ANSWER,
-      extracted: pair.answers ? redactor.answer(pair.answers.extracted, MAX_BODY) : NO_ANSWER,
-      differences: shortened(redactor.differences(differences)),
-      noise: shortened(redactor.differences(noise)),
-    });
-    // The first pass learns the secrets, the second replaces their echoes wherever they stand.
-    build();
-    pairs.push(build());
+    const redaction: Redaction = { list: deps.redact(), key: deps.redactKey };
+    const { answers } = pair;
+    if (answers?.undecoded === undefined) pairs.push(exemplarOf(pair, name, redaction));
+    else void keepElsewhere(pair, name, redaction);
+  };
+
+  /** The same for answers that are too large to be redacted here. Its place among the examples is taken when it is done. */
+  const keepElsewhere = async (pair: JudgedPair, name: string, redaction: Redaction): Promise<void> => {
+    if (elsewhere >= MAX_ELSEWHERE) return;
+    elsewhere++;
+    try {
+      const made = await (deps.exemplar ?? refuse)(pair, name, redaction).catch(() => {
+        const bare = (answer: Observation): Observation => ({ ...answer, body: null });
+        const { legacy, extracted } = pair.answers!;
+        return exemplarOf({ ...pair, answers: { legacy: bare(legacy), extracted: bare(extracted) } }, name, redaction);
+      });
+      if (pairs.length < MAX_PAIRS) pairs.push(made);
+    } catch {
+      lost++;
+    } finally {
+      elsewhere--;
+    }
   };
 
   const note: Evidence['note'] = (pair) => {

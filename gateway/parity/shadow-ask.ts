@@ -3,8 +3,8 @@ import type { Upstream } from '@banyan/contracts/vocabulary.ts';
 import type { Observation } from '../core/parity/observation.ts';
 import type { ParityRules } from '../core/parity/rules.ts';
 import { copyHeaders } from './shadow-copy.ts';
-import type { Slots } from './shadow-limits.ts';
-import type { Stopping } from './stopping.ts';
+import type { Outcome, Slots, Waiter } from './shadow-limits.ts';
+import type { Stoppable, Stopping } from './stopping.ts';
 
 /** The part of a context's configuration that the shadow path reads; a new object after each reload. */
 export type ShadowSettings = {
@@ -25,12 +25,14 @@ export type ShadowCopy = {
   readonly requestId: string;
   readonly method: string;
   readonly target: string;
-  /** Flat pairs. */
-  readonly headers: readonly string[];
+  /** Flat pairs, a list of its own each time. */
+  readonly headers: string[];
   /** Keep at most this much of the answer's body; beyond it answer `body: null` with a SHA-256 hex `digest`. */
   readonly bodyLimitBytes: number;
-  /** Fires when the copy has taken too long or the process stops. */
-  readonly signal: AbortSignal;
+  /** The copy has taken too long, or the process stops: nobody waits for its answer any more. */
+  readonly ended: boolean;
+  /** Calls `listener` once when it ends, at once if it has. The last one counts. */
+  onEnd(listener: () => void): void;
 };
 
 /** Sends a copy on sockets and time-outs of its own. Never retries. May reject (an AppError names the reason). */
@@ -45,47 +47,146 @@ export type Question = {
   readonly headers: readonly string[];
 };
 
-/** A copy that waited longer for its turn would be compared with an answer of the past. */
-const MAX_WAIT_MS = 5_000;
-
 /** Why an observation is missing, in one word. */
 const whyFailed = (error: unknown): string => {
   if (!(error instanceof AppError)) return 'failed';
   return error.code.startsWith('upstream-') ? error.code.slice('upstream-'.length) : error.code;
 };
 
+const missing = (why: string): Observation => ({ status: 0, headers: [], body: null, complete: false, why });
+
+/** A copy that waited longer for its turn would be compared with an answer of the past. */
+const MAX_WAIT_MS = 5_000;
+
+type AskDeps = { readonly send: SendCopy; readonly sendTimeoutMs: number; readonly stopping: Stopping; readonly maxWaitMs: number };
+
+/** One copy on its way. One object with methods instead of closures, promises and signals: some hundred of them wait while a side hangs. */
+class Asking implements ShadowCopy, Waiter, Stoppable {
+  readonly #deps: AskDeps;
+  readonly #upstream: Upstream;
+  readonly #question: Question;
+  readonly #settings: ShadowSettings;
+  readonly #slots: Slots;
+  readonly #resolve: (observation: Observation) => void;
+  readonly #reject: (error: Error) => void;
+  #timer: NodeJS.Timeout | undefined;
+  #entered = false;
+  #over = false;
+  #onEnd: (() => void) | null = null;
+  ended = false;
+  place = -1;
+
+  constructor(
+    deps: AskDeps,
+    upstream: Upstream,
+    question: Question,
+    settings: ShadowSettings,
+    slots: Slots,
+    resolve: (observation: Observation) => void,
+    reject: (error: Error) => void,
+  ) {
+    this.#deps = deps;
+    this.#upstream = upstream;
+    this.#question = question;
+    this.#settings = settings;
+    this.#slots = slots;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  get requestId(): string {
+    return this.#question.requestId;
+  }
+  get method(): string {
+    return this.#question.method;
+  }
+  get target(): string {
+    return this.#question.target;
+  }
+  get headers(): string[] {
+    return copyHeaders(this.#question.headers, this.#settings.shadow.cookies);
+  }
+  get bodyLimitBytes(): number {
+    return this.#settings.parity.bodyLimit;
+  }
+
+  onEnd(listener: () => void): void {
+    if (this.ended) listener();
+    else this.#onEnd = listener;
+  }
+
+  /** @throws the reason of `stopping` once it stops */
+  start(): void {
+    this.#deps.stopping.add(this);
+    this.#slots.acquire(this);
+    if (!this.#entered) this.#timer = setTimeout(expire, this.#deps.maxWaitMs, this);
+  }
+
+  enter(): void {
+    this.#entered = true;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(expire, this.#deps.sendTimeoutMs, this);
+    void this.#send();
+  }
+
+  expire(): void {
+    if (this.#entered) this.#settle(missing('timeout'), 'hung');
+    else this.#fail(new AppError('overloaded', 'The copy waited too long for its turn'));
+  }
+
+  stop(reason: Error): void {
+    this.#fail(reason);
+  }
+
+  async #send(): Promise<void> {
+    try {
+      this.#settle(await this.#deps.send(this.#upstream, this.#question.context, this), 'answered');
+    } catch (error) {
+      const why = whyFailed(error);
+      this.#settle(missing(why), why === 'timeout' ? 'hung' : 'answered');
+    }
+  }
+
+  #settle(observation: Observation, outcome: Outcome): void {
+    if (!this.#leave()) return;
+    this.#resolve(observation);
+    this.#slots.release(outcome);
+    if (outcome === 'hung') this.#end();
+  }
+
+  #fail(error: Error): void {
+    if (!this.#leave()) return;
+    this.#reject(error);
+    if (this.#entered) this.#slots.release('answered');
+    else this.#slots.leave(this);
+    this.#end();
+  }
+
+  /** False when it is over already. */
+  #leave(): boolean {
+    if (this.#over) return false;
+    this.#over = true;
+    clearTimeout(this.#timer);
+    this.#deps.stopping.remove(this);
+    return true;
+  }
+
+  #end(): void {
+    this.ended = true;
+    this.#onEnd?.();
+    this.#onEnd = null;
+  }
+}
+
+const expire = (asking: Asking): void => asking.expire();
+
 /**
  * Sends one copy, once. A slot is held only while it is under way; a hung upstream gives it back after the time-out, whether `send` heeds its
- * signal or not. What went wrong comes back as an incomplete observation.
+ * end or not. What went wrong comes back as an incomplete observation.
  * @throws AppError `overloaded` when no slot came free in time; the reason of `stopping` once it stops
  */
-export const createAsk =
-  (send: SendCopy, sendTimeoutMs: number, stopping: Stopping) =>
-  async (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<Observation> => {
-    const { controller: limit, unlink } = stopping.link();
-    const { signal } = limit;
-    const release = await slots.acquire(MAX_WAIT_MS, signal).catch((error: unknown) => {
-      unlink();
-      throw error;
-    });
-    const timer = setTimeout(() => limit.abort(new AppError('upstream-timeout', 'The copy took too long')), sendTimeoutMs);
-    const ended = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));
-    const { requestId, context, method, target } = question;
-    const headers = copyHeaders(question.headers, settings.shadow.cookies);
-    let hung = false;
-    try {
-      return await Promise.race([
-        send(upstream, context, { requestId, method, target, headers, bodyLimitBytes: settings.parity.bodyLimit, signal }),
-        ended,
-      ]);
-    } catch (error) {
-      stopping.throwIfStopped();
-      const why = whyFailed(error);
-      hung = why === 'timeout';
-      return { status: 0, headers: [], body: null, complete: false, why };
-    } finally {
-      clearTimeout(timer);
-      unlink();
-      release(hung ? 'hung' : 'answered');
-    }
-  };
+export const createAsk = (send: SendCopy, sendTimeoutMs: number, stopping: Stopping, maxWaitMs: number = MAX_WAIT_MS) => {
+  const deps: AskDeps = { send, sendTimeoutMs, stopping, maxWaitMs };
+  return (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<Observation> =>
+    new Promise((resolve, reject) => new Asking(deps, upstream, question, settings, slots, resolve, reject).start());
+};

@@ -10,18 +10,38 @@ const LEFT_OUT = new Set(
   ),
 );
 
+/** Names as clients spell them, told apart once: most requests come with the same ten. */
+const leftOut = new Map<string, boolean>();
+const MAX_NAMES = 1_000;
+
+const isLeftOut = (name: string): boolean => {
+  const known = leftOut.get(name);
+  if (known !== undefined) return known;
+  const left = LEFT_OUT.has(name.toLowerCase());
+  if (leftOut.size < MAX_NAMES && name.length <= 64) leftOut.set(name, left);
+  return left;
+};
+
+/** Is it this field? `lowerName` is in lower case. */
+const isField = (name: string, lowerName: string): boolean =>
+  name.length === lowerName.length && (name === lowerName || name.toLowerCase() === lowerName);
+
 /** The headers of a copy: those of the request without what a copy must not carry, plus `banyan-shadow: 1`. Flat pairs, order kept. */
 export const copyHeaders = (headers: readonly string[], cookies: 'pass' | 'drop'): string[] => {
-  const named = new Set<string>();
-  for (let i = 0; i + 1 < headers.length; i += 2)
-    if (headers[i]!.toLowerCase() === 'connection') for (const name of headers[i + 1]!.split(',')) named.add(name.trim().toLowerCase());
+  let named: Set<string> | null = null;
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    if (!isField(headers[i]!, 'connection')) continue;
+    named ??= new Set();
+    for (const name of headers[i + 1]!.split(',')) named.add(name.trim().toLowerCase());
+  }
   const out: string[] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
-    const name = headers[i]!.toLowerCase();
-    if (LEFT_OUT.has(name) || named.has(name) || (name === 'cookie' && cookies === 'drop')) continue;
-    out.push(headers[i]!, headers[i + 1]!);
+    const name = headers[i]!;
+    if (isLeftOut(name) || named?.has(name.toLowerCase()) || (cookies === 'drop' && isField(name, 'cookie'))) continue;
+    out.push(name, headers[i + 1]!);
   }
-  return [...out, HEADERS.shadow, '1'];
+  out.push(HEADERS.shadow, '1');
+  return out;
 };
 
 /** Decoded segments of a target's path without empty and dot segments; null when an escape is broken. */

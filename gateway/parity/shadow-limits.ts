@@ -1,5 +1,3 @@
-import { AppError } from '@banyan/contracts/errors.ts';
-
 /** Tokens that come back evenly; `now` in ms. */
 export type TokenBucket = {
   /** One token if there is one now. */
@@ -26,18 +24,26 @@ export const createTokenBucket = (perSecond: () => number, now: () => number): T
   return { take: takeAbove(() => 0), borrow: takeAbove((size) => -size) };
 };
 
-/** Gives a slot back. `hung` = what held it got no answer in time. */
-export type Release = (outcome: 'answered' | 'hung') => void;
+/** How what held a slot ended. `hung` = it got no answer in time. */
+export type Outcome = 'answered' | 'hung';
+
+/** Who waits for a slot. */
+export type Waiter = {
+  /** A slot is taken for it. */
+  enter(): void;
+};
 
 /**
  * At most `limit` at a time; those who wait come in turn. Each one that hangs halves what is let through, down to one, and each answer lets one more
  * in (additive increase, multiplicative decrease): a side that hangs is asked little, and its time-outs do not come by the hundred in one moment.
  */
 export type Slots = {
-  /**
-   * @throws AppError `overloaded` after waiting `waitMs`; the signal's reason when it fires
-   */
-  readonly acquire: (waitMs: number, signal: AbortSignal) => Promise<Release>;
+  /** `enter` is called when a slot is taken: at once if one is free, else in turn, unless it leaves. */
+  acquire(waiter: Waiter): void;
+  /** It waits no longer. */
+  leave(waiter: Waiter): void;
+  /** Once for each `enter`. */
+  release(outcome: Outcome): void;
 };
 
 /** `limit` is read at each use. How many wait is bounded by how many call. */
@@ -45,53 +51,30 @@ export const createSlots = (limit: () => number): Slots => {
   let used = 0;
   let allowed = Number.POSITIVE_INFINITY;
   const most = (): number => Math.min(limit(), allowed);
-  const waiting = new Set<() => void>();
-  const release: Release = (outcome) => {
-    used--;
-    const now = most();
-    if (outcome === 'hung') allowed = Math.max(1, Math.floor(now / 2));
-    else if (allowed < limit()) allowed++;
-    for (const next of waiting) {
-      if (used >= most()) return;
-      next();
-    }
-  };
-  const once = (): Release => {
-    let done = false;
-    return (outcome) => {
-      if (!done) release(outcome);
-      done = true;
-    };
-  };
+  // an array: see `stopping.ts` for what a Set does to what has left it
+  const waiting: Waiter[] = [];
   return {
-    acquire: async (waitMs, signal) => {
-      signal.throwIfAborted();
-      if (used < most() && waiting.size === 0) {
-        used++;
-        return once();
+    acquire(waiter) {
+      if (used >= most() || waiting.length > 0) {
+        waiting.push(waiter);
+        return;
       }
-      return new Promise((resolve, reject) => {
-        const leave = (): void => {
-          waiting.delete(enter);
-          clearTimeout(timer);
-          signal.removeEventListener('abort', abort);
-        };
-        const enter = (): void => {
-          leave();
-          used++;
-          resolve(once());
-        };
-        const abort = (): void => {
-          leave();
-          reject(signal.reason);
-        };
-        const timer = setTimeout(() => {
-          leave();
-          reject(new AppError('overloaded', 'The copy waited too long for its turn'));
-        }, waitMs);
-        waiting.add(enter);
-        signal.addEventListener('abort', abort, { once: true });
-      });
+      used++;
+      waiter.enter();
+    },
+    leave(waiter) {
+      const at = waiting.indexOf(waiter);
+      if (at >= 0) waiting.splice(at, 1);
+    },
+    release(outcome) {
+      used--;
+      const now = most();
+      if (outcome === 'hung') allowed = Math.max(1, Math.floor(now / 2));
+      else if (allowed < limit()) allowed++;
+      while (waiting.length > 0 && used < most()) {
+        used++;
+        waiting.shift()!.enter();
+      }
     },
   };
 };

@@ -228,6 +228,13 @@ describe('bounds', () => {
     await shadow.stop();
     expect(shadow.stats()).toMatchObject({ pending: 0, pendingBytes: 0 });
   });
+  it('drops what waited too long for its turn', async () => {
+    const { offer, counted, sent } = rig(() => never, { shadow: { concurrency: 1 }, deps: { maxWaitMs: 20 } });
+    offer();
+    offer();
+    await counted('dropped:stale');
+    expect(sent).toHaveLength(1);
+  });
   it('never has more copies under way than its concurrency', async () => {
     let [now, most] = [0, 0];
     const { offer, judged } = rig(
@@ -302,7 +309,7 @@ describe('bounds', () => {
     await paused;
     await Promise.all([shadow.stop(), asking.shadow.stop()]);
     expect(shadow.stats()).toMatchObject({ pending: 0, pendingBytes: 0, dropped: { stopping: 2 } });
-    expect(sent.every(({ copy }) => copy.signal.aborted)).toBe(true);
+    expect(sent.every(({ copy }) => copy.ended)).toBe(true);
     offer();
     expect(shadow.stats().offered).toBe(2);
   });

@@ -5,8 +5,9 @@ import { compareObservations } from '../core/parity/compare.ts';
 import type { Difference, Observation, Verdict } from '../core/parity/observation.ts';
 import { excuseVolatile, reproduced, volatileFields } from '../core/parity/probe.ts';
 import { type CompiledRules, compileRules, type ExpiredRule, type ParityRules } from '../core/parity/rules.ts';
-import { decodePair } from './decode.ts';
-import type { Evidence, JudgedPair } from './evidence.ts';
+import { smallPair } from './decode.ts';
+import type { Evidence, JudgedAnswers, JudgedPair } from './evidence.ts';
+import { COMPARE_QUEUE_FULL, GIVEN_UP, type JudgeThread, PairGivenUp } from './judge-thread.ts';
 import { createAsk, type SendCopy, type ShadowSettings } from './shadow-ask.ts';
 import { isUnsafeQuery } from './shadow-copy.ts';
 import { createSlots, createTokenBucket, type Slots, type TokenBucket } from './shadow-limits.ts';
@@ -44,12 +45,16 @@ export type ShadowDeps = {
   readonly askAgainAfterMs?: readonly number[];
   /** A copy is given up after this long. Default 10,000. */
   readonly sendTimeoutMs?: number;
+  /** A copy that waits longer than this for a free slot is dropped. Default 5,000. */
+  readonly maxWaitMs?: number;
   /** Pairs under way or waiting, per context. Default 200. */
   readonly maxPending?: number;
   /** Bytes of primary answers held for pairs under way, in all. Default 64 MiB. */
   readonly maxPendingBytes?: number;
   /** Told once per configuration, and again when a rule runs out, of the rules that no longer work. */
   readonly onExpiredRules?: (expired: readonly ExpiredRule[]) => void;
+  /** Judges answers with bodies over 64 KiB away from the event loop; see `judge-thread.ts`. Default: they are judged like others. */
+  readonly judgeLarge?: JudgeThread['judge'];
   /** Told of each copy that was not made or not compared, and why in one word. */
   readonly onDropped?: (context: string, why: string) => void;
   /** Told of each judged pair, for metrics and logs. */
@@ -73,6 +78,17 @@ export type Shadow = {
   readonly stop: () => Promise<void>;
 };
 
+/** Bodies above this, sent or decoded, are not looked at on the event loop. */
+const LARGE_BYTES = 64 * 1024;
+
+const bare = (answer: Observation): Observation => ({ ...answer, body: null });
+
+/** Why nothing became of a copy, in one word. */
+const whyDropped = (error: unknown): string => {
+  if (!(error instanceof AppError) || error.code !== 'overloaded') return 'failed';
+  return error.details?.why === COMPARE_QUEUE_FULL ? COMPARE_QUEUE_FULL : 'stale';
+};
+
 const QUERIES = new Set(['GET', 'HEAD']);
 
 type Lane = {
@@ -81,7 +97,25 @@ type Lane = {
   pending: number;
 };
 
-const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+/** The next turn of the event loop; all who ask in one turn share it. */
+const createNextTurn = (): (() => Promise<void>) => {
+  let next: Promise<void> | null = null;
+  return () => {
+    next ??= new Promise((resolve) => {
+      setImmediate(() => {
+        next = null;
+        resolve();
+      });
+    });
+    return next;
+  };
+};
+
+const pairsOf = (flat: readonly string[]): [string, string][] => {
+  const pairs: [string, string][] = [];
+  for (let i = 0; i + 1 < flat.length; i += 2) pairs.push([flat[i]!, flat[i + 1]!]);
+  return pairs;
+};
 
 /** The shadow path: mirrors, compares, asks again, hands verdicts to the evidence. Everything in it is bounded. */
 export const createShadow = (deps: ShadowDeps): Shadow => {
@@ -92,7 +126,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
   const maxPendingBytes = deps.maxPendingBytes ?? 64 * 1024 * 1024;
 
   const stopping = createStopping();
-  const ask = createAsk(deps.send, deps.sendTimeoutMs ?? 10_000, stopping);
+  const nextTurn = createNextTurn();
+  const ask = createAsk(deps.send, deps.sendTimeoutMs ?? 10_000, stopping, deps.maxWaitMs);
   const lanes = new Map<string, Lane>();
   /** Pairs under way in all; `idle` is called when the last of them is over after a stop. */
   let under = 0;
@@ -136,11 +171,25 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
 
   const drawn = (shareBp: number): boolean => random() * 10_000 < shareBp;
 
-  type Judged = { readonly verdict: Verdict; readonly legacy: Observation; readonly extracted: Observation };
-  const judge = async (legacy: Observation, extracted: Observation, settings: ShadowSettings): Promise<Judged> => {
-    const pair = await decodePair(legacy, extracted, settings.parity.bodyLimit);
+  type Judged = { readonly verdict: Verdict; readonly answers: JudgedAnswers };
+  const judge = async (legacy: Observation, extracted: Observation, { parity }: ShadowSettings): Promise<Judged> => {
+    const rules = rulesOf(parity);
+    const pair = await smallPair(legacy, extracted, parity.bodyLimit, deps.judgeLarge === undefined ? parity.bodyLimit : LARGE_BYTES);
+    if (pair === null) return judgeLarge(legacy, extracted, parity);
     await nextTurn();
-    return { verdict: compareObservations(...pair, rulesOf(settings.parity)), legacy: pair[0], extracted: pair[1] };
+    return { verdict: compareObservations(...pair, rules), answers: { legacy: pair[0], extracted: pair[1] } };
+  };
+  const judgeLarge = async (legacy: Observation, extracted: Observation, parity: ShadowSettings['parity']): Promise<Judged> => {
+    const answers: JudgedAnswers = { legacy, extracted, undecoded: { bodyLimitBytes: parity.bodyLimit } };
+    // What is not whole is not looked at.
+    if (!legacy.complete || !extracted.complete) return { verdict: compareObservations(legacy, extracted, rulesOf(parity)), answers };
+    try {
+      return { verdict: await deps.judgeLarge!(legacy, extracted, parity, parity.bodyLimit, now()), answers };
+    } catch (error) {
+      if (!(error instanceof PairGivenUp)) throw error;
+      // Whoever looks at these bodies again may take as long again.
+      return { verdict: { kind: 'incomparable', why: error.why }, answers: { legacy: bare(legacy), extracted: bare(extracted) } };
+    }
   };
   const volatileIn = async (first: Observation, second: Observation, settings: ShadowSettings): Promise<readonly Difference[]> =>
     volatileFields((await judge(first, second, settings)).verdict);
@@ -169,34 +218,39 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     return verdict;
   };
 
+  /** `confirm`, but that no turn came to ask again is no proof, and not nothing either. */
+  const confirmed: typeof confirm = (...all) =>
+    confirm(...all).catch((error: unknown): Verdict => {
+      if (error instanceof AppError && error.code === 'overloaded') return { kind: 'incomparable', why: 'unconfirmed' };
+      throw error;
+    });
+
   const mirror = async (input: ShadowInput, settings: ShadowSettings, lane: Lane): Promise<void> => {
     const other: Upstream = input.primary === 'legacy' ? 'extracted' : 'legacy';
     const started = now();
     const comparing = drawn(settings.parity.compare);
     const probing = comparing && drawn(settings.parity.probe) && lane.buckets.legacy.take();
-    const [answer, second] = await Promise.all([
-      ask(other, input, settings, lane.slots[other]),
-      probing ? ask('legacy', input, settings, lane.slots.legacy) : undefined,
-    ]);
+    const asked = ask(other, input, settings, lane.slots[other]);
+    const [answer, second] = probing
+      ? await Promise.all([asked, ask('legacy', input, settings, lane.slots.legacy)])
+      : [await asked, undefined];
     const shadowMs = answer.complete ? now() - started : null;
     if (!comparing) {
       leave('skipped', input, 'compare');
       return;
     }
 
-    const sides = { [input.primary]: input.primaryObservation, [other]: answer } as Record<Upstream, Observation>;
+    const { primaryObservation } = input;
+    const sides =
+      other === 'legacy' ? { legacy: answer, extracted: primaryObservation } : { legacy: primaryObservation, extracted: answer };
     const found = await judge(sides.legacy, sides.extracted, settings);
     const volatile = second ? await volatileIn(sides.legacy, second, settings) : [];
     const excused = excuseVolatile(found.verdict, volatile);
-    const verdict = await confirm(excused, sides.legacy, input, settings, lane).catch((error: unknown): Verdict => {
-      // Found, but no turn came to ask again: not proof, and not nothing either.
-      if (error instanceof AppError && error.code === 'overloaded') return { kind: 'incomparable', why: 'unconfirmed' };
-      throw error;
-    });
+    const verdict = excused.kind === 'mismatch' ? await confirmed(excused, sides.legacy, input, settings, lane) : excused;
     settle(
       input,
       verdict,
-      found,
+      found.answers,
       shadowMs,
       second?.complete ? { volatile, differences: found.verdict.kind === 'mismatch' ? found.verdict.differences : [] } : undefined,
     );
@@ -210,8 +264,6 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     probe?: JudgedPair['probe'],
   ): void => {
     const { context, route, requestId, primary, method, target } = input;
-    const headers: [string, string][] = [];
-    for (let i = 0; i + 1 < input.headers.length; i += 2) headers.push([input.headers[i]!, input.headers[i + 1]!]);
     const pair: JudgedPair = {
       context,
       route,
@@ -222,11 +274,15 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       primary,
       method,
       target,
-      headers,
+      // few pairs are kept as examples; the others need none
+      get headers() {
+        return pairsOf(input.headers);
+      },
       answers,
       probe,
     };
     bump(counts.verdicts, verdict.kind);
+    if (verdict.kind === 'incomparable' && GIVEN_UP.has(verdict.why)) deps.onDropped?.(context, verdict.why);
     evidence.note(pair);
     deps.onJudged?.(pair, { primary: input.latencyMs, shadow: shadowMs });
   };
@@ -262,21 +318,21 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     lane.pending++;
     under++;
     pendingBytes += bytes;
-    void nextTurn()
-      .then(() => mirror(input, settings, lane))
-      .catch((error: unknown) =>
-        leave(
-          'dropped',
-          input,
-          stopping.stopped ? 'stopping' : error instanceof AppError && error.code === 'overloaded' ? 'stale' : 'failed',
-        ),
-      )
-      .finally(() => {
-        lane.pending--;
-        pendingBytes -= bytes;
-        under--;
-        if (under === 0) idle();
-      });
+    void run(input, settings, lane, bytes);
+  };
+
+  const run = async (input: ShadowInput, settings: ShadowSettings, lane: Lane, bytes: number): Promise<void> => {
+    try {
+      await nextTurn();
+      await mirror(input, settings, lane);
+    } catch (error) {
+      leave('dropped', input, stopping.stopped ? 'stopping' : whyDropped(error));
+    } finally {
+      lane.pending--;
+      pendingBytes -= bytes;
+      under--;
+      if (under === 0) idle();
+    }
   };
 
   return {

@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { AppError } from '@banyan/contracts/errors.ts';
-import type { Answer } from './answer.ts';
+import type { Answer, Sink } from './answer.ts';
 import type { Call } from './call.ts';
 import { clientLeft } from './failures.ts';
 
@@ -58,8 +58,8 @@ const tooLarge = (limitBytes: number): AppError =>
 export type Collected = {
   /** Null when it is larger than the limit. */
   readonly body: Buffer | null;
-  /** SHA-256 of all bytes that came, hex. */
-  readonly digest: string;
+  /** SHA-256 of all bytes that came, hex, when they are more than the limit; else null. */
+  readonly digest: string | null;
   readonly bytes: number;
   readonly complete: boolean;
   readonly trailers: readonly string[];
@@ -67,23 +67,55 @@ export type Collected = {
   readonly error: AppError | null;
 };
 
-/** Reads an answer to its end, keeping at most `limitBytes`; the rest is only hashed and counted. Never rejects. */
-export const collect = (answer: Answer, limitBytes: number): Promise<Collected> =>
-  new Promise((resolve) => {
-    const hash = createHash('sha256');
-    let kept: Buffer[] | null = [];
-    let bytes = 0;
-    const settle = (complete: boolean, trailers: readonly string[], error: AppError | null) =>
-      resolve({ body: kept === null ? null : Buffer.concat(kept), digest: hash.digest('hex'), bytes, complete, trailers, error });
-    answer.consume({
-      data: (chunk) => {
-        bytes += chunk.length;
-        hash.update(chunk);
-        if (bytes > limitBytes) kept = null;
-        else kept?.push(chunk);
-        return true;
-      },
-      end: (trailers) => settle(true, trailers, null),
-      fail: (error) => settle(false, [], error),
+class Collector implements Sink {
+  readonly #limit: number;
+  readonly #resolve: (collected: Collected) => void;
+  #kept: Buffer[] = [];
+  #bytes = 0;
+  /** Only of what is too large to keep: a hash costs more than all the rest of a small answer. */
+  #hash: Hash | null = null;
+
+  constructor(limit: number, resolve: (collected: Collected) => void) {
+    this.#limit = limit;
+    this.#resolve = resolve;
+  }
+
+  data(chunk: Buffer): boolean {
+    this.#bytes += chunk.length;
+    if (this.#hash === null && this.#bytes <= this.#limit) {
+      this.#kept.push(chunk);
+      return true;
+    }
+    if (this.#hash === null) {
+      this.#hash = createHash('sha256');
+      for (const before of this.#kept) this.#hash.update(before);
+      this.#kept = [];
+    }
+    this.#hash.update(chunk);
+    return true;
+  }
+
+  end(trailers: readonly string[]): void {
+    this.#settle(true, trailers, null);
+  }
+
+  fail(error: AppError): void {
+    this.#settle(false, [], error);
+  }
+
+  #settle(complete: boolean, trailers: readonly string[], error: AppError | null): void {
+    const kept = this.#kept;
+    this.#resolve({
+      body: this.#hash !== null ? null : kept.length === 1 ? kept[0]! : Buffer.concat(kept, this.#bytes),
+      digest: this.#hash?.digest('hex') ?? null,
+      bytes: this.#bytes,
+      complete,
+      trailers,
+      error,
     });
-  });
+  }
+}
+
+/** Reads an answer to its end, keeping at most `limitBytes`; what is larger is only hashed and counted. Never rejects. */
+export const collect = (answer: Answer, limitBytes: number): Promise<Collected> =>
+  new Promise((resolve) => answer.consume(new Collector(limitBytes, resolve)));

@@ -188,7 +188,7 @@ const openHost = (url: string, connections: number, options: UpstreamOptions, { 
 };
 
 const attach = (call: Call, exchange: Exchange, signal: AbortSignal | undefined): void => {
-  if (call.res !== null) call.onLeft(exchange);
+  call.onLeft(exchange);
   if (signal === undefined) return;
   if (signal.aborted) exchange.clientLeft();
   else signal.addEventListener('abort', () => exchange.clientLeft(), { once: true });

@@ -181,33 +181,73 @@ const same = (name: string, a: readonly string[], b: readonly string[], sides: r
 
 const show = (values: readonly string[]): string | readonly string[] => (values.length === 1 ? values[0]! : values);
 
+/** A field name as somebody spells it: in lower case, and whether it ever counts. */
+type Field = { readonly name: string; readonly never: boolean };
+
+/** Told apart once: servers send the same dozen names all day. */
+const fields = new Map<string, Field>();
+const MAX_FIELDS = 1_000;
+
+const fieldNamed = (spelled: string): Field => {
+  const known = fields.get(spelled);
+  if (known !== undefined) return known;
+  const name = spelled.toLowerCase();
+  const field = { name, never: NEVER.has(name) };
+  if (fields.size < MAX_FIELDS && spelled.length <= 64) fields.set(spelled, field);
+  return field;
+};
+
+/**
+ * Do both answers have the same fields in the same order, with the same values wherever they count? Cookies are never plainly the same: their
+ * Expires is seen from each answer's own Date.
+ */
+const plainlySame = (a: Observation['headers'], b: Observation['headers']): boolean => {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) {
+    const [ours, theirs] = [a[i]!, b[i]!];
+    const field = fieldNamed(ours[0]);
+    if (ours[0] !== theirs[0] && field.name !== fieldNamed(theirs[0]).name) return false;
+    if (field.name === 'set-cookie' || (ours[1] !== theirs[1] && !field.never)) return false;
+  }
+  return true;
+};
+
+type Groups = Map<string, string[]>;
+
+const grouped = (headers: Observation['headers']): Groups => {
+  const groups: Groups = new Map();
+  for (const pair of headers) {
+    const field = fieldNamed(pair[0]);
+    if (field.never && field.name !== 'connection') continue;
+    const group = groups.get(field.name);
+    if (group) group.push(pair[1]);
+    else groups.set(field.name, [pair[1]]);
+  }
+  return groups;
+};
+
+/** Headers that an answer names in Connection belong to that hop alone. */
+const namedForHop = (ours: Groups, theirs: Groups): ReadonlySet<string> | null => {
+  const values = [...(ours.get('connection') ?? []), ...(theirs.get('connection') ?? [])];
+  return values.length === 0 ? null : new Set(values.flatMap((value) => splitList(value.toLowerCase())));
+};
+
 /** Every header that differs in meaning. `sameBytes`: are the decoded bodies byte for byte equal? */
 export const diffHeaders = (legacy: Observation, extracted: Observation, sameBytes: boolean): Difference[] => {
+  if (plainlySame(legacy.headers, extracted.headers)) return [];
   const sides = [sideOf(legacy), sideOf(extracted)] as const;
-  const grouped = ({ observation }: Side): Map<string, string[]> => {
-    const groups = new Map<string, string[]>();
-    for (const [name, value] of observation.headers) {
-      const key = name.toLowerCase();
-      const group = groups.get(key);
-      if (group) group.push(value);
-      else groups.set(key, [value]);
-    }
-    return groups;
-  };
-  const [ours, theirs] = [grouped(sides[0]), grouped(sides[1])];
-  // Headers that an answer names in Connection belong to that hop alone.
-  const hop = new Set(
-    [ours, theirs].flatMap((groups) => splitList((groups.get('connection') ?? []).join(',')).map((name) => name.toLowerCase())),
-  );
+  const [ours, theirs] = [grouped(legacy.headers), grouped(extracted.headers)];
+  const hop = namedForHop(ours, theirs);
   const out: Difference[] = [];
-  for (const name of new Set([...ours.keys(), ...theirs.keys()])) {
-    if (NEVER.has(name) || hop.has(name)) continue;
-    const [a, b] = [ours.get(name), theirs.get(name)];
+  const compare = (name: string, a: string[] | undefined, b: string[] | undefined): void => {
+    if (name === 'connection' || hop?.has(name)) return;
     if (name === 'set-cookie') out.push(...diffCookies([a ?? [], b ?? []], sides));
-    else if (name === 'etag' && !etagCounts([a?.[0], b?.[0]], sameBytes)) continue;
+    else if (name === 'etag' && !etagCounts([a?.[0], b?.[0]], sameBytes)) return;
     else if (!b) out.push({ path: `header:${name}`, kind: 'missing', legacy: show(a!) });
     else if (!a) out.push({ path: `header:${name}`, kind: 'extra', extracted: show(b) });
     else if (!same(name, a, b, sides)) out.push({ path: `header:${name}`, kind: 'header', legacy: show(a), extracted: show(b) });
-  }
+  };
+  for (const [name, values] of ours) compare(name, values, theirs.get(name));
+  for (const [name, values] of theirs) if (!ours.has(name)) compare(name, undefined, values);
   return out;
 };

@@ -64,3 +64,12 @@ export const verdictDocument = (verdict: Verdict): VerdictDocument => ({
 /** All values of a header, in order; `name` in lower case. */
 export const headerValues = (observation: Pick<Observation, 'headers'>, name: string): string[] =>
   observation.headers.filter(([key]) => key.toLowerCase() === name).map(([, value]) => value);
+
+/** The last value of a header, if there is one; `name` in lower case. */
+export const lastHeader = ({ headers }: Pick<Observation, 'headers'>, name: string): string | undefined => {
+  for (let i = headers.length - 1; i >= 0; i--) {
+    const [key, value] = headers[i]!;
+    if (key.length === name.length && (key === name || key.toLowerCase() === name)) return value;
+  }
+  return undefined;
+};
