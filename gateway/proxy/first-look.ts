@@ -21,7 +21,7 @@ const bytesOf = (req: ClientRequest): number => {
 const tooLarge = (maxHeaderBytes: number): AppError => new AppError('headers-too-large', `The head is larger than ${maxHeaderBytes} bytes`);
 
 /** The final recipient of OPTIONS and TRACE is whoever gets them with nothing left (RFC 9110 7.6.2). */
-export const answersItself = (req: ClientRequest, res: ClientResponse): boolean => {
+export const answersItself = (req: ClientRequest, res: ClientResponse, bodyMs: number): boolean => {
   if ((req.method !== 'OPTIONS' && req.method !== 'TRACE') || req.headers['max-forwards'] !== '0') return false;
   try {
     prepare(req, null, { trusted: () => false });
@@ -29,11 +29,30 @@ export const answersItself = (req: ClientRequest, res: ClientResponse): boolean 
     sendProblem(req, res, error);
     return true;
   }
-  if (req.method === 'OPTIONS') {
-    res.writeHead(204, 'No Content', ['Allow', METHODS]);
-    res.end();
-  } else sendProblem(req, res, new AppError('method-not-allowed', 'TRACE is not answered here', { details: { allow: METHODS } }));
+  afterBody(req, res, bodyMs, () => {
+    if (req.method === 'OPTIONS') {
+      res.writeHead(204, 'No Content', ['Allow', METHODS]);
+      res.end();
+    } else sendProblem(req, res, new AppError('method-not-allowed', 'TRACE is not answered here', { details: { allow: METHODS } }));
+  });
   return true;
+};
+
+/** A request is answered when it has come as a whole: one whose body breaks the rules is none. A client that waits to be told to send its body is not kept waiting. */
+const afterBody = (req: ClientRequest, res: ClientResponse, bodyMs: number, answer: () => void): void => {
+  if (req.headers.expect !== undefined || req.complete) {
+    answer();
+    return;
+  }
+  const late = setTimeout(() => sendProblem(req, res, new AppError('request-timeout', 'The body did not come in time')), bodyMs);
+  res.once('close', () => clearTimeout(late));
+  req.on('end', () => {
+    clearTimeout(late);
+    if (!res.headersSent && !res.destroyed) answer();
+  });
+  // what is wrong with it the connection's own handler tells the client
+  req.on('error', () => clearTimeout(late));
+  req.resume();
 };
 
 /** What Node's parser means by an error of a connection. */

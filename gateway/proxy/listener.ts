@@ -75,11 +75,24 @@ const shouldUpgrade = (req: IncomingMessage): boolean =>
  * what comes later may begin in the middle of a request. And Node keeps an HTTP/1.0 connection for `Proxy-Connection: keep-alive` too.
  */
 const LAST = Symbol('last');
-type Incoming = IncomingMessage & { [LAST]?: true };
+/** Its body would be lost: `readsNoBody`. */
+const UNREADABLE = Symbol('unreadable');
+type Incoming = IncomingMessage & { [LAST]?: true; [UNREADABLE]?: true };
 const isLast = (req: IncomingMessage): boolean => (req as Incoming)[LAST] === true || (req.httpVersionMinor === 0 && closesAsOld(req));
 const closesAsOld = (req: IncomingMessage): boolean => {
   const connection = req.headers.connection ?? '';
   return !/(?:^|,)\s*keep-alive\s*(?:,|$)/i.test(connection) || /(?:^|,)\s*close\s*(?:,|$)/i.test(connection);
+};
+
+/**
+ * Node's parser knows no `chunked` with a tab behind it, refuses such a request, but not when it asks for an upgrade: then it takes it for one without a
+ * body, and upstream would see an empty one. Node hands the value out without the tab, so it is looked for in the bytes of the read that ended the head.
+ */
+const readsNoBody = (req: IncomingMessage): boolean => {
+  if (req.headers['transfer-encoding'] === undefined) return false;
+  const { parser } = req.socket as Socket & { parser?: { getCurrentBuffer?(): Buffer | undefined } };
+  const bytes = parser?.getCurrentBuffer?.()?.toString('latin1') ?? '';
+  return /(?:^|\n)transfer-encoding:[^\r\n]*\t/i.test(bytes);
 };
 
 /** A client that asks again within this time of a drain's beginning learns from `Connection: close` that it has to go elsewhere. */
@@ -131,13 +144,13 @@ export const createListener = (options: ListenerOptions): Listener => {
       markRefused(req.socket);
     }
     if (draining) res.shouldKeepAlive = false;
-    const fault = oversize(req, limits.maxHeaderBytes);
+    const fault = oversize(req, limits.maxHeaderBytes) ?? ((req as Incoming)[UNREADABLE] === true ? clientFault(undefined, 0) : null);
     if (fault !== null) {
       // It was looked at no further: what stands behind it may be no request.
       res.shouldKeepAlive = false;
       markRefused(req.socket);
       sendProblem(req, res, fault);
-    } else if (!answersItself(req, res)) options.handler(req, res);
+    } else if (!answersItself(req, res, limits.idleTimeoutMs)) options.handler(req, res);
   };
 
   /** Node hands out pipelined requests all at once and orders only the answers; a GET must not overtake the POST before it (RFC 9112 9.3.2). */
@@ -186,7 +199,10 @@ export const createListener = (options: ListenerOptions): Listener => {
     // One that comes while an answer is still due would mix its tunnel into it.
     shouldUpgradeCallback: (req: IncomingMessage) => {
       const taken = shouldUpgrade(req) && !busy(req.socket) && options.takesUpgrade?.(req) !== false;
-      if (!taken) (req as Incoming)[LAST] = true;
+      if (!taken) {
+        (req as Incoming)[LAST] = true;
+        if (readsNoBody(req)) (req as Incoming)[UNREADABLE] = true;
+      }
       return taken;
     },
   };
@@ -208,7 +224,7 @@ export const createListener = (options: ListenerOptions): Listener => {
         handler: (req, res) => {
           const fault = oversize(req, limits.maxHeaderBytes, req.headBytes);
           if (fault !== null) sendProblem(req, res, fault);
-          else if (!answersItself(req, res)) options.handler(req, res);
+          else if (!answersItself(req, res, limits.idleTimeoutMs)) options.handler(req, res);
         },
       })
     : null;
@@ -294,6 +310,13 @@ export const createListener = (options: ListenerOptions): Listener => {
     const fault = clientFault(error.code, limits.maxHeaderBytes);
     faults.set(socket, fault);
     const res = latest.get(socket);
+    if (error.code === 'HPE_CLOSED_CONNECTION' && res !== undefined) {
+      // `Connection: close`, even in a trailer: what is behind it is nobody's request, and gets no answer.
+      const close = (): void => void socket.end();
+      if (isOut(res)) close();
+      else res.once('close', close);
+      return;
+    }
     if (error.code === 'ECONNRESET' || !socket.writable) socket.destroy();
     else if (res === undefined || isOut(res)) refuseRaw(socket, fault);
     else if (res.req.complete) {

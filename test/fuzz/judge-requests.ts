@@ -117,7 +117,11 @@ export const judgeRequests = (verdict: Verdict, heard: Heard, seen: readonly Sig
     const answer = answers[a];
     if (answer === undefined) {
       const sighting = seen[s];
-      if (sighting !== undefined && differences(sighting, request).length === 0) s++;
+      // a client that left early, or was left: what it had sent in one breath may have gone on
+      for (const sent of verdict.requests.slice(i)) {
+        const next = seen[s];
+        if (next !== undefined && differences(next, sent).length === 0) s++;
+      }
       // a client that asks for a tunnel and closes its end in one breath may find it closed
       const parted = request.upgrades && heard.end === 'fin';
       if (!broken && !doubtful && !parted && !maySwallow(verdict))

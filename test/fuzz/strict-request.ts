@@ -124,7 +124,9 @@ export const readRequest = (text: string, at = 0): RequestReading => {
     const body = readChunked(text, head.next, request, false);
     if (body.kind === 'more') return { kind: 'more', head: request };
     if (body.kind === 'invalid') return { kind: 'invalid', why: body.why, head: request };
-    return { kind: 'request', request, next: body.next };
+    // no sender may put it there (RFC 9110 6.5.1), and who does gets what it asks for
+    const closes = request.closes || listOf(request.trailers, 'connection').includes('close');
+    return { kind: 'request', request: { ...request, closes }, next: body.next };
   }
   request.body = text.slice(head.next, head.next + framing.length);
   if (request.body.length < framing.length) return { kind: 'more', head: request };
