@@ -133,7 +133,8 @@ export const createListener = (options: ListenerOptions): Listener => {
   };
 
   const begin = (req: IncomingMessage, res: ServerResponse): void => {
-    if (isRefused(req.socket)) {
+    // Behind an answer that closes the connection nothing is a request any more (RFC 9112 9.6), though it may be read before the socket is gone.
+    if (isRefused(req.socket) || !req.socket.writable) {
       // Where our side has ended already the client may still be reading the last answer.
       if (req.socket.writableEnded) req.resume();
       else res.destroy();
