@@ -162,7 +162,11 @@ const diffTexts = (
   whole: (difference: Omit<Difference, 'path'>) => BodyResult,
 ): BodyResult => {
   const ours = parseDocument(kind, left);
-  const theirs = equalBytes ? ours : parseDocument(kind, right);
+  const theirs = equalBytes
+    ? ours
+    : kind === 'json' && ours.ok
+      ? parseJson(right, MAX_DEPTH, { text: left, value: ours.value })
+      : parseDocument(kind, right);
   if (!ours.ok || !theirs.ok) {
     if (ours.ok === theirs.ok && left === right)
       return { found: [], note: `unparsable on both sides (${ours.ok ? '' : ours.why}), bytes are equal` };

@@ -15,9 +15,14 @@ export class JsonNumber {
 export class JsonObject {
   readonly keys: readonly string[];
   readonly values: readonly JsonValue[];
-  constructor(keys: readonly string[], values: readonly JsonValue[]) {
+  /** Where it stands in the text that it was read from: [from, to); 0, 0 when it was made otherwise. */
+  readonly from: number;
+  readonly to: number;
+  constructor(keys: readonly string[], values: readonly JsonValue[], from = 0, to = 0) {
     this.keys = keys;
     this.values = values;
+    this.from = from;
+    this.to = to;
   }
 }
 
@@ -38,6 +43,10 @@ export type ParseResult =
   | { readonly ok: true; readonly value: JsonValue }
   | { readonly ok: false; readonly at: number; readonly why: string };
 
+/** The member of an object at this place, if it has this name. */
+const likeMember = (like: JsonObject, place: number, key: string): JsonValue | undefined =>
+  like.keys[place] === key ? like.values[place] : undefined;
+
 class Fault extends Error {
   readonly at: number;
   constructor(at: number, why: string) {
@@ -49,8 +58,25 @@ class Fault extends Error {
 const ESCAPES: Readonly<Record<string, string>> = { '"': '"', '\\': '\\', '/': '/', b: '\b', f: '\f', n: '\n', r: '\r', t: '\t' };
 const HEX4 = /^[0-9a-fA-F]{4}$/;
 
-/** Parses strict JSON. Never throws: NaN, Infinity, trailing commas, comments, a BOM, depth over `maxDepth` come back as `ok: false` with the offset. */
-export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResult => {
+/** A text that was read before, and what it says. */
+export type Twin = { readonly text: string; readonly value: JsonValue };
+
+/** Deeper objects are not looked for in the twin: each level may compare all that lies below it. */
+const MAX_TWIN_DEPTH = 16;
+
+/** Of the numbers 0 to 9999, which most numbers are, one object each. */
+const SMALL: JsonNumber[] = [];
+const smallNumber = (value: number): JsonNumber => {
+  SMALL[value] ??= new JsonNumber(String(value));
+  return SMALL[value];
+};
+
+/**
+ * Parses strict JSON. Never throws: NaN, Infinity, trailing commas, comments, a BOM, depth over `maxDepth` come back as `ok: false` with the offset.
+ * @param twin the other side's text, which most of the time says the same: an object that stands there word for word at the same place is not read again but
+ * shared, so that comparing it costs nothing
+ */
+export const parseJson = (text: string, maxDepth: number = MAX_DEPTH, twin?: Twin): ParseResult => {
   let at = 0;
   /** The keys of the object last read at each depth. */
   const keysAt: string[][] = [];
@@ -121,8 +147,15 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
     const from = at;
     let i = text.charCodeAt(from) === 0x2d ? from + 1 : from;
     i = text.charCodeAt(i) === 0x30 ? i + 1 : digitsEnd(i);
-    if (text.charCodeAt(i) === 0x2e) i = digitsEnd(i + 1);
-    const code = text.charCodeAt(i);
+    let code = text.charCodeAt(i);
+    if (code !== 0x2e && code !== 0x65 && code !== 0x45 && i - from <= 4 && text.charCodeAt(from) !== 0x2d) {
+      at = i;
+      let value = 0;
+      for (let digit = from; digit < i; digit++) value = value * 10 + text.charCodeAt(digit) - 0x30;
+      return smallNumber(value);
+    }
+    if (code === 0x2e) i = digitsEnd(i + 1);
+    code = text.charCodeAt(i);
     if (code === 0x65 || code === 0x45) {
       const sign = text.charCodeAt(i + 1);
       i = digitsEnd(sign === 0x2b || sign === 0x2d ? i + 2 : i + 1);
@@ -148,12 +181,19 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
     return true;
   };
 
-  const object = (depth: number): JsonObject => {
+  /** Stands this object of the twin here, word for word? */
+  const standsHere = ({ from, to }: JsonObject): boolean => {
+    const end = at + to - from;
+    return text.charCodeAt(end - 1) === 0x7d && text.slice(at, end) === twin!.text.slice(from, to);
+  };
+
+  const object = (depth: number, like: JsonObject | undefined): JsonObject => {
+    const from = at;
     const values: JsonValue[] = [];
     at++;
     if (space() === 0x7d) {
       at++;
-      return new JsonObject([], values);
+      return new JsonObject([], values, from, at);
     }
     // Elements of a list mostly have the keys of the one before them: as long as that holds nothing is copied.
     const before = keysAt[depth] ?? [];
@@ -167,19 +207,19 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
       keys?.push(string());
       if (space() !== 0x3a) throw new Fault(at, "expected ':'");
       at++;
-      values.push(value(depth));
+      values.push(value(depth, like === undefined ? undefined : likeMember(like, values.length, (keys ?? before)[values.length]!)));
       const next = space();
       at++;
       if (next === 0x7d) {
         if (keys === null && values.length < before.length) keys = before.slice(0, values.length);
         if (keys !== null) keysAt[depth] = keys;
-        return new JsonObject(keys ?? before, values);
+        return new JsonObject(keys ?? before, values, from, at);
       }
       if (next !== 0x2c) throw new Fault(at - 1, "expected ',' or '}'");
     }
   };
 
-  const array = (depth: number): JsonValue[] => {
+  const array = (depth: number, like: readonly JsonValue[] | undefined): JsonValue[] => {
     const items: JsonValue[] = [];
     at++;
     if (space() === 0x5d) {
@@ -187,7 +227,7 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
       return items;
     }
     for (;;) {
-      items.push(value(depth));
+      items.push(value(depth, like?.[items.length]));
       const next = space();
       at++;
       if (next === 0x5d) return items;
@@ -195,17 +235,21 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
     }
   };
 
-  const value = (depth: number): JsonValue => {
+  /** @param like what stands at this place of the twin */
+  const value = (depth: number, like: JsonValue | undefined): JsonValue => {
     const code = space();
     switch (code) {
       case 0x22:
         return string();
       case 0x7b:
         if (depth >= maxDepth) throw new Fault(at, `deeper than ${maxDepth} levels`);
-        return object(depth + 1);
+        if (!(like instanceof JsonObject)) return object(depth + 1, undefined);
+        if (depth > MAX_TWIN_DEPTH || !standsHere(like)) return object(depth + 1, like);
+        at += like.to - like.from;
+        return like;
       case 0x5b:
         if (depth >= maxDepth) throw new Fault(at, `deeper than ${maxDepth} levels`);
-        return array(depth + 1);
+        return array(depth + 1, Array.isArray(like) ? like : undefined);
       case 0x74:
         word('true');
         return true;
@@ -221,7 +265,7 @@ export const parseJson = (text: string, maxDepth: number = MAX_DEPTH): ParseResu
   };
 
   try {
-    const root = value(0);
+    const root = value(0, twin?.value);
     space();
     return at === text.length ? { ok: true, value: root } : { ok: false, at, why: 'text after the end' };
   } catch (error) {
