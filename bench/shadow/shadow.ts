@@ -10,7 +10,7 @@ import { type BenchOptions, machine, median, type Report, type Row, round } from
 
 type Plan = { readonly rounds: number; readonly seconds: number; readonly warmUpSeconds: number; readonly perSecond: number };
 
-const FULL: Plan = { rounds: 3, seconds: 3, warmUpSeconds: 4, perSecond: 500 };
+const FULL: Plan = { rounds: 5, seconds: 3, warmUpSeconds: 4, perSecond: 500 };
 const QUICK: Plan = { ...FULL, rounds: 1, seconds: 1, warmUpSeconds: 1 };
 const CONNECTIONS = 32;
 

@@ -1,3 +1,4 @@
+import { constants, setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
 import { compareObservations } from '../core/parity/compare.ts';
 import type { Verdict } from '../core/parity/observation.ts';
@@ -7,6 +8,15 @@ import { exemplarOf } from './exemplar.ts';
 import { fromText, type JudgeTask, type Said, type Task, type Text, toText, verdictText } from './judge-wire.ts';
 
 /** The thread that judges large answers; `judge-thread.ts` starts it. It does one task after the other and keeps nothing but compiled rules. */
+
+// Requests come first where there are not cores for both. On Linux this is about the calling thread alone; elsewhere it would be the whole process.
+if (process.platform === 'linux') {
+  try {
+    setPriority(0, constants.priority.PRIORITY_BELOW_NORMAL / 2);
+  } catch {
+    // Not allowed to: then they share.
+  }
+}
 
 const MOST_RULES = 100;
 const compiled = new Map<number, CompiledRules>();

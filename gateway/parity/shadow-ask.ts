@@ -124,6 +124,8 @@ class Asking implements ShadowCopy, Waiter, Stoppable {
 
   enter(): void {
     this.#entered = true;
+    // a slot that the stop has freed; this one is stopped next
+    if (this.#deps.stopping.stopped) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(expire, this.#deps.sendTimeoutMs, this);
     void this.#send();
@@ -149,17 +151,18 @@ class Asking implements ShadowCopy, Waiter, Stoppable {
 
   #settle(observation: Observation, outcome: Outcome): void {
     if (!this.#leave()) return;
+    // before the next one enters, which wants its connection
+    if (outcome === 'hung') this.#end();
     this.#resolve(observation);
     this.#slots.release(outcome);
-    if (outcome === 'hung') this.#end();
   }
 
   #fail(error: Error): void {
     if (!this.#leave()) return;
+    this.#end();
     this.#reject(error);
     if (this.#entered) this.#slots.release('answered');
     else this.#slots.leave(this);
-    this.#end();
   }
 
   /** False when it is over already. */

@@ -309,7 +309,7 @@ describe('bounds', () => {
     await paused;
     await Promise.all([shadow.stop(), asking.shadow.stop()]);
     expect(shadow.stats()).toMatchObject({ pending: 0, pendingBytes: 0, dropped: { stopping: 2 } });
-    expect(sent.every(({ copy }) => copy.ended)).toBe(true);
+    expect(sent.map(({ copy }) => copy.ended)).toEqual([true]);
     offer();
     expect(shadow.stats().offered).toBe(2);
   });

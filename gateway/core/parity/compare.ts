@@ -2,7 +2,7 @@ import { diffHeaders } from './diff-headers.ts';
 import { diffJson } from './diff-json.ts';
 import { type DocumentClass, parseDocument, parseMultipart } from './documents.ts';
 import { type JsonValue, MAX_DEPTH, type ParseResult, parseJson, printable } from './json.ts';
-import { charsetOf, classOf, decodeText, type MediaType, mediaTypeOf } from './media.ts';
+import { charsetOf, classOf, type Decoded, decodeText, type MediaType, mediaTypeOf } from './media.ts';
 import type { Difference, Noise, Observation, Verdict } from './observation.ts';
 import { pathText } from './path.ts';
 import type { CompiledRules } from './rules.ts';
@@ -127,7 +127,7 @@ const diffBodies = (legacy: Observation, extracted: Observation, equalBytes: boo
   // Of equal bytes nobody needs the document, only whether it is one.
   if (equalBytes && kind === 'json' && isPlainJson(left.text)) return NOTHING;
   if (kind === 'text') return left.text === right.text ? NOTHING : whole({ kind: 'value', ...textPair(left.text, right.text) });
-  return diffTexts(kind, left.text, right.text, equalBytes, rules, whole);
+  return diffTexts(kind, left, right, equalBytes, rules, whole);
 };
 
 /** With no more brackets than this nothing is nested deeper than our own parser reads. */
@@ -155,21 +155,24 @@ const brokenParts = (parts: readonly ParseResult[], a: Uint8Array, b: Uint8Array
 
 const diffTexts = (
   kind: DocumentClass,
-  left: string,
-  right: string,
+  left: Decoded,
+  right: Decoded,
   equalBytes: boolean,
   rules: CompiledRules,
   whole: (difference: Omit<Difference, 'path'>) => BodyResult,
 ): BodyResult => {
-  const ours = parseDocument(kind, left);
-  const theirs = equalBytes ? ours : parseDocument(kind, right);
+  const ours = kind === 'json' ? parseJson(left.text, { codes: left.codes }) : parseDocument(kind, left.text);
+  const theirs = equalBytes ? ours : kind === 'json' ? beside(ours, left.text, right) : parseDocument(kind, right.text);
   if (!ours.ok || !theirs.ok) {
-    if (ours.ok === theirs.ok && left === right)
+    if (ours.ok === theirs.ok && left.text === right.text)
       return { found: [], note: `unparsable on both sides (${ours.ok ? '' : ours.why}), bytes are equal` };
-    return whole({ kind: 'unparsable', ...textPair(left, right) });
+    return whole({ kind: 'unparsable', ...textPair(left.text, right.text) });
   }
   return equalBytes ? NOTHING : diffDocuments(ours, theirs, rules, kind === 'json' || kind === 'ndjson' ? printable : LONG_VALUES);
 };
+
+const beside = (ours: ParseResult, text: string, right: Decoded): ParseResult =>
+  parseJson(right.text, { codes: right.codes, twin: ours.ok ? { text, value: ours.value } : undefined });
 
 /** Text inside markup and parts may be a whole page or file; JSON values are shown as they are. */
 const LONG_VALUES = (value: JsonValue): unknown => (typeof value === 'string' ? excerpt(value, 0) : printable(value));

@@ -76,7 +76,13 @@ export const charsetOf = (media: MediaType | null, kind: MediaClass, body: Uint8
   return pattern?.exec(String.fromCharCode(...body.subarray(0, 1024)))?.[1]?.toLowerCase() ?? null;
 };
 
-export type Decoded = { readonly text: string; readonly bom: boolean; readonly valid: boolean };
+export type Decoded = {
+  readonly text: string;
+  readonly bom: boolean;
+  readonly valid: boolean;
+  /** The bytes, where each of them is one character of the text; else undefined. */
+  readonly codes: Uint8Array | undefined;
+};
 
 /** A decoder costs ten times what it does for a small body. The platform knows some 40 charsets, under 220 names. */
 type Decoder = InstanceType<typeof TextDecoder>;
@@ -97,11 +103,13 @@ export const decodeText = (body: Uint8Array, charset: string | null): Decoded =>
       try {
         const text = decoderOf(label, fatal).decode(body);
         const bom = text.startsWith('\uFEFF');
-        return { text: bom ? text.slice(1) : text, bom, valid: fatal };
+        // As many characters as bytes is only possible in UTF-8 when no character takes two.
+        const codes = label === 'utf-8' && text.length === body.length ? body : undefined;
+        return { text: bom ? text.slice(1) : text, bom, valid: fatal, codes };
       } catch {
         // Not these bytes, or no such charset: the next, more lenient reading.
       }
     }
   }
-  return { text: '', bom: false, valid: false };
+  return { text: '', bom: false, valid: false, codes: undefined };
 };
