@@ -3,11 +3,16 @@ import type { Upstream as Side } from '@banyan/contracts/vocabulary.ts';
 import type { Logger } from 'pino';
 import type { ParityPort } from './admin/ports.ts';
 import type { Observation } from './core/parity/observation.ts';
+import { fillTemplate, readFinding } from './dual-write/resolve.ts';
 import type { LiveParts } from './live.ts';
+import { createAliasBook } from './parity/aliases/book.ts';
+import type { AliasStore } from './parity/aliases/store.ts';
+import { createTwins } from './parity/aliases/twins.ts';
 import { createEvidence, type Evidence, type EvidenceStore } from './parity/evidence.ts';
+import { redactedMembers } from './parity/redact.ts';
 import { createShadow } from './parity/shadow.ts';
-import type { ShadowCopy } from './parity/shadow-ask.ts';
-import type { ShadowOffer } from './ports.ts';
+import type { ShadowCopy, ShadowSettings } from './parity/shadow-ask.ts';
+import type { ShadowPort } from './ports.ts';
 import { Call } from './proxy/call.ts';
 import { collect } from './proxy/collect.ts';
 import { headerOf, pairsOf } from './proxy/headers.ts';
@@ -35,21 +40,21 @@ export const parityPort = (evidence: Evidence, live: () => LiveParts): ParityPor
 
 export type ShadowingDeps = {
   readonly evidence: Evidence;
+  /** null = aliases stay in this process. */
+  readonly aliases: AliasStore | null;
   readonly live: () => LiveParts;
   readonly metrics: Metrics;
   readonly log: Logger;
 };
 
-export type Shadowing = {
-  offer(offer: ShadowOffer): void;
-  /** Would a copy of this query be of use? Decides whether its answer is kept at all. */
-  wants(context: string, operation: 'query', method: string, target: string): boolean;
+export type Shadowing = ShadowPort & {
+  start(): void;
   stop(): Promise<void>;
 };
 
 /** Joins the shadow path to the upstreams: copies leave on sockets of their own, and never share a client's. */
 export const createShadowing = (deps: ShadowingDeps): Shadowing => {
-  const { live, metrics, evidence } = deps;
+  const { live, metrics, evidence, log } = deps;
   const send = async (side: Side, context: string, copy: ShadowCopy): Promise<Observation> => {
     const { shadowLegacy, shadowExtracted, whoami, strip } = live();
     const upstream = side === 'legacy' ? shadowLegacy : shadowExtracted.get(context);
@@ -86,18 +91,31 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     };
   };
 
+  const settings = (context: string): ShadowSettings | undefined => {
+    const found = live().config.contexts[context];
+    return found?.extracted ? { parity: found.parity, shadow: found.shadow } : undefined;
+  };
+  const now = (): number => Date.now();
+  const book = createAliasBook({
+    store: deps.aliases,
+    wanted: (context) => live().config.contexts[context]?.parity.aliases === true,
+    redacted: () => redactedMembers(live().config.redact),
+    onStore: (failing, error) =>
+      failing
+        ? log.warn({ err: error }, 'aliases of ids cannot be exchanged with the store')
+        : log.info('aliases of ids are exchanged with the store again'),
+  });
+  const twins = createTwins({ book, settings, send, now, onEnd: ({ context }, outcome) => metrics.aliases(context, outcome) });
   const shadow = createShadow({
-    settings: (context) => {
-      const settings = live().config.contexts[context];
-      return settings?.extracted ? { parity: settings.parity, shadow: settings.shadow } : undefined;
-    },
+    settings,
     send,
     evidence,
-    now: () => Date.now(),
+    aliases: book.of,
+    now,
     random: Math.random,
     onExpiredRules: (expired) => {
       for (const { at, because, until } of expired)
-        deps.log.warn({ at, because, until }, 'an ignore rule has ended and excuses nothing any more');
+        log.warn({ at, because, until }, 'an ignore rule has ended and excuses nothing any more');
     },
     onDropped: (context, why) => metrics.shadowDropped(context, why),
     onJudged: (pair) => metrics.parityCompared(pair.context, pair.verdict.kind),
@@ -106,6 +124,23 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
   return {
     offer: shadow.offer,
     wants: (context) => (live().config.contexts[context]?.parity.sample ?? 0) > 0,
-    stop: shadow.stop,
+    created({ route, key, resolve, ...made }) {
+      if (book.of(made.context) === undefined) return;
+      const question = fillTemplate(resolve.get, key, route, made.target);
+      if (question === null) return;
+      twins.offer({
+        ...made,
+        question,
+        read(status, text) {
+          const finding = readFinding({ ...resolve, body: resolve.body ?? '$' }, status, text);
+          return finding.kind === 'found' ? finding.body : null;
+        },
+      });
+    },
+    start: book.start,
+    async stop() {
+      await Promise.all([shadow.stop(), twins.stop()]);
+      await book.stop();
+    },
   };
 };

@@ -21,7 +21,8 @@ import {
   uuid7,
 } from './ledger.ts';
 import { createPinAnnouncer } from './pins.ts';
-import { type Ask, fillTemplate, readFinding } from './reconciler.ts';
+import type { Ask } from './reconciler.ts';
+import { fillTemplate, readFinding } from './resolve.ts';
 import type { Command } from './route-writes.ts';
 import type { Seal } from './seal.ts';
 import { type Outcome, settlement } from './settlement.ts';

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Upstream } from '@banyan/contracts/vocabulary.ts';
+import type { Aliases } from '../core/parity/aliases.ts';
 import { compareObservations } from '../core/parity/compare.ts';
 import type { Difference, Observation, Verdict } from '../core/parity/observation.ts';
 import { excuseVolatile, reproduced, volatileFields } from '../core/parity/probe.ts';
@@ -34,6 +35,8 @@ export type ShadowDeps = {
   readonly settings: (context: string) => ShadowSettings | undefined;
   readonly send: SendCopy;
   readonly evidence: Pick<Evidence, 'count' | 'note'>;
+  /** Ids that both sides mint; undefined = none are known of this context. */
+  readonly aliases?: (context: string) => Pick<Aliases, 'target' | 'excuse'> | undefined;
   /** Unix ms. */
   readonly now: () => number;
   /** 0 <= x < 1. */
@@ -145,6 +148,13 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
   const volatileIn = async (first: Observation, second: Observation, settings: ShadowSettings): Promise<readonly Difference[]> =>
     volatileFields((await judge(first, second, settings)).verdict);
 
+  /** A side is asked about its own ids: the client knows those of who answers it. */
+  const askedAs = (input: ShadowInput, side: Upstream): ShadowInput => {
+    const aliases = side === input.primary ? undefined : deps.aliases?.(input.context);
+    return aliases === undefined ? input : { ...input, target: aliases.target(input.target, side) };
+  };
+  const excuseAliases = (context: string, verdict: Verdict): Verdict => deps.aliases?.(context)?.excuse(verdict) ?? verdict;
+
   /** Asks both sides again, more than once; what does not show every time was a side lagging or a value that never repeats. */
   const confirm = async (
     first: Verdict,
@@ -160,10 +170,10 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       await delay(ms, controller.signal).finally(unlink);
       if (!lane.buckets.legacy.borrow() || !lane.buckets.extracted.borrow()) return { kind: 'incomparable', why: 'unconfirmed' };
       const sides = random() < 0.5 ? (['legacy', 'extracted'] as const) : (['extracted', 'legacy'] as const);
-      const answers = await Promise.all(sides.map((side) => ask(side, input, settings, lane.slots[side])));
+      const answers = await Promise.all(sides.map((side) => ask(side, askedAs(input, side), settings, lane.slots[side])));
       const again = { [sides[0]]: answers[0]!, [sides[1]]: answers[1]! } as Record<Upstream, Observation>;
       const volatile = await volatileIn(legacy, again.legacy, settings);
-      const later = excuseVolatile((await judge(again.legacy, again.extracted, settings)).verdict, volatile);
+      const later = excuseVolatile(excuseAliases(input.context, (await judge(again.legacy, again.extracted, settings)).verdict), volatile);
       verdict = reproduced(excuseVolatile(verdict, volatile), later);
     }
     return verdict;
@@ -175,8 +185,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     const comparing = drawn(settings.parity.compare);
     const probing = comparing && drawn(settings.parity.probe) && lane.buckets.legacy.take();
     const [answer, second] = await Promise.all([
-      ask(other, input, settings, lane.slots[other]),
-      probing ? ask('legacy', input, settings, lane.slots.legacy) : undefined,
+      ask(other, askedAs(input, other), settings, lane.slots[other]),
+      probing ? ask('legacy', askedAs(input, 'legacy'), settings, lane.slots.legacy) : undefined,
     ]);
     const shadowMs = answer.complete ? now() - started : null;
     if (!comparing) {
@@ -185,7 +195,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     }
 
     const sides = { [input.primary]: input.primaryObservation, [other]: answer } as Record<Upstream, Observation>;
-    const found = await judge(sides.legacy, sides.extracted, settings);
+    const judged = await judge(sides.legacy, sides.extracted, settings);
+    const found = { ...judged, verdict: excuseAliases(input.context, judged.verdict) };
     const volatile = second ? await volatileIn(sides.legacy, second, settings) : [];
     const excused = excuseVolatile(found.verdict, volatile);
     const verdict = await confirm(excused, sides.legacy, input, settings, lane).catch((error: unknown): Verdict => {
