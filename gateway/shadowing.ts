@@ -4,12 +4,13 @@ import type { Logger } from 'pino';
 import type { ParityPort } from './admin/ports.ts';
 import type { Observation } from './core/parity/observation.ts';
 import { fillTemplate, readFinding } from './dual-write/resolve.ts';
-import type { LiveParts } from './live.ts';
+import { type LiveParts, queryRoutesOf } from './live.ts';
 import { createAliasBook } from './parity/aliases/book.ts';
 import type { AliasStore } from './parity/aliases/store.ts';
 import { createTwins } from './parity/aliases/twins.ts';
 import { createEvidence, type Evidence, type EvidenceStore } from './parity/evidence.ts';
 import { redactedMembers } from './parity/redact.ts';
+import { createRouteNames } from './parity/route-names.ts';
 import { createShadow } from './parity/shadow.ts';
 import type { ShadowCopy, ShadowSettings } from './parity/shadow-ask.ts';
 import type { ShadowPort } from './ports.ts';
@@ -105,6 +106,17 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
         ? log.warn({ err: error }, 'aliases of ids cannot be exchanged with the store')
         : log.info('aliases of ids are exchanged with the store again'),
   });
+  const names = createRouteNames({
+    store: evidence,
+    labels: (context) => {
+      const found = live().config.contexts[context];
+      return found ? queryRoutesOf(found) : [];
+    },
+    onStore: (failing, error) =>
+      failing
+        ? log.warn({ err: error }, 'templates of routes cannot be exchanged with the store')
+        : log.info('templates of routes are exchanged with the store again'),
+  });
   const twins = createTwins({ book, settings, send, now, onEnd: ({ context }, outcome) => metrics.aliases(context, outcome) });
   const shadow = createShadow({
     settings,
@@ -122,7 +134,13 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
   });
 
   return {
-    offer: shadow.offer,
+    offer(offer) {
+      try {
+        shadow.offer({ ...offer, route: names.name(offer.context, offer.route, offer.target) });
+      } catch (error) {
+        log.error({ err: error }, 'a query could not be offered to the shadow');
+      }
+    },
     wants: (context) => (live().config.contexts[context]?.parity.sample ?? 0) > 0,
     created({ route, key, resolve, ...made }) {
       if (book.of(made.context) === undefined) return;
@@ -137,10 +155,13 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
         },
       });
     },
-    start: book.start,
+    start() {
+      book.start();
+      names.start();
+    },
     async stop() {
       await Promise.all([shadow.stop(), twins.stop()]);
-      await book.stop();
+      await Promise.all([book.stop(), names.stop()]);
     },
   };
 };

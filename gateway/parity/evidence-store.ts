@@ -3,6 +3,7 @@ import { parseJson, printable } from '../core/parity/json.ts';
 import { type Looked, look, nextLookAt, type Tally } from '../core/parity/noise.ts';
 import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary } from './evidence.ts';
 import { isPairId, pageOf } from './pair-page.ts';
+import { canonicalBatch, createTemplateStore, lockContext, rulesIn } from './template-store.ts';
 
 const PROBE_KEY = ['context', 'route', 'field', 'kind'] as const;
 /** Sums of bigint come as text. */
@@ -64,9 +65,7 @@ const chunks = <T>(rows: readonly T[]): T[][] =>
 
 /** The evidence store in PostgreSQL (migration 020-parity). `db` is the gateway's pool; errors of the database pass through. */
 export const createEvidenceStore = (db: Knex): EvidenceStore => {
-  /** Adders share the lock of a context, a reset has it alone: it must not delete rows that they are adding to. */
-  const lock = (trx: Knex, context: string, how: '' | '_shared'): Promise<unknown> =>
-    Promise.resolve(trx.raw(`select pg_advisory_xact_lock${how}(hashtextextended(?, 0))`, [`banyan.parity ${context}`]));
+  const templates = createTemplateStore(db);
 
   const increment = async (
     trx: Knex,
@@ -108,13 +107,15 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
   };
 
   return {
-    add: (batch) =>
+    ...templates,
+    add: (given) =>
       db.transaction(async (trx) => {
-        const contexts = [...new Set([...batch.counts, ...batch.fields, ...batch.pairs].map(({ context }) => context))].sort();
+        const contexts = [...new Set([...given.counts, ...given.fields, ...given.pairs].map(({ context }) => context))].sort();
         for (const context of contexts) {
-          await lock(trx, context, '_shared');
+          await lockContext(trx, context, '_shared');
           await trx.raw('insert into banyan.parity_window (context, since) values (?, now()) on conflict (context) do nothing', [context]);
         }
+        const batch = canonicalBatch(given, await rulesIn(trx, contexts));
         await increment(
           trx,
           'parity_count',
@@ -228,7 +229,7 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
 
     reset: (context, at) =>
       db.transaction(async (trx) => {
-        await lock(trx, context, '');
+        await lockContext(trx, context, '');
         for (const table of ['parity_count', 'parity_field', 'parity_probe'])
           await trx.withSchema('banyan').from(table).where({ context }).delete();
         await trx.raw(

@@ -1,5 +1,15 @@
 import { look, NOT_LOOKED } from '../core/parity/noise.ts';
-import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary, type ProbeTotal } from './evidence.ts';
+import { canonicalTemplate, type TemplateRule } from '../core/parity/route-names.ts';
+import {
+  type Batch,
+  type CountRow,
+  type EvidenceStore,
+  EXEMPLARS,
+  type FieldRow,
+  type Pair,
+  type PairSummary,
+  type ProbeTotal,
+} from './evidence.ts';
 import { pageOf } from './pair-page.ts';
 
 /** The evidence store in memory: for gateways without a store, and for tests. Bounded like the real one; gone with the process. */
@@ -36,8 +46,34 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
     ...rest
   }: Pair): PairSummary => rest;
 
-  return {
-    add: async (batch) => {
+  const rules = new Map<string, Map<string, TemplateRule>>();
+  const named = <T extends { readonly context: string; readonly route: string }>(row: T): T => ({
+    ...row,
+    route: canonicalTemplate(row.route, rules.get(row.context) ?? new Map()),
+  });
+
+  const store: EvidenceStore = {
+    templates: async () => ({
+      rules: [...rules].flatMap(([context, known]) => [...known.values()].map((rule) => ({ ...rule, context }))),
+      routes: [...new Map([...counts.values()].map(({ context, route }) => [`${context} ${route}`, { context, route }])).values()],
+    }),
+    learnTemplate: async (context, rule) => {
+      const known = rules.get(context) ?? new Map<string, TemplateRule>();
+      rules.set(context, known);
+      const before = known.get(rule.at);
+      known.set(rule.at, { at: rule.at, kept: before?.kept ?? rule.kept, locale: rule.locale || before?.locale === true });
+      const all: Batch = { counts: [...counts.values()], fields: [...fields.values()], probes: [...probes.values()], pairs: [] };
+      for (const map of [counts, fields, probes]) map.clear();
+      pairs = pairs.map(named);
+      await store.add(all);
+    },
+    add: async (given) => {
+      const batch: Batch = {
+        counts: given.counts.map(named),
+        fields: given.fields.map(named),
+        probes: given.probes.map(named),
+        pairs: given.pairs.map(named),
+      };
       for (const row of batch.counts) {
         if (!windows.has(row.context)) windows.set(row.context, now());
         add(counts, [row.context, row.route, row.what, row.why], row);
@@ -81,4 +117,5 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
       windows.set(context, at);
     },
   };
+  return store;
 };

@@ -3,6 +3,7 @@ import type { Looked } from '../core/parity/noise.ts';
 import { type Difference, type Noise, type Observation, type Verdict, verdictDocument } from '../core/parity/observation.ts';
 import { fieldOf } from '../core/parity/path.ts';
 import { fieldKey } from '../core/parity/probe.ts';
+import type { TemplateRule } from '../core/parity/route-names.ts';
 import type { Gate } from '../core/parity/stats.ts';
 import { type ParityReport, parityReportOf } from './evidence-report.ts';
 import { createRedactor, type StoredAnswer } from './redact.ts';
@@ -86,9 +87,19 @@ export type PairQuery = {
 /** Newest exemplars kept per context and field, and per context. */
 export const EXEMPLARS = { perField: 20, perContext: 1_000 } as const;
 
+/** Rules of the templates that routes are named by, and the names that are in use. */
+export type KnownTemplates = {
+  readonly rules: readonly (TemplateRule & { readonly context: string })[];
+  readonly routes: readonly { readonly context: string; readonly route: string }[];
+};
+
 /** Where evidence lives: PostgreSQL (`evidence-store.ts`), or memory when there is no store (`evidence.fake.ts`). Many gateways add at once. */
 export type EvidenceStore = {
+  /** Routes are stored under their canonical templates. */
   readonly add: (batch: Batch) => Promise<void>;
+  readonly templates: () => Promise<KnownTemplates>;
+  /** Keeps a rule, and puts together the rows that it makes one. */
+  readonly learnTemplate: (context: string, rule: TemplateRule) => Promise<void>;
   readonly totals: (context: string) => Promise<Totals>;
   /** Newest first. @throws AppError `bad-request` for a cursor that it did not give */
   readonly pairs: (query: PairQuery) => Promise<{ readonly items: readonly PairSummary[]; readonly next: string | null }>;
@@ -137,6 +148,8 @@ export type Evidence = {
   readonly parityReport: (context: string, gate?: Partial<Gate>) => Promise<ParityReport>;
   readonly pairs: EvidenceStore['pairs'];
   readonly pair: EvidenceStore['pair'];
+  readonly templates: EvidenceStore['templates'];
+  readonly learnTemplate: EvidenceStore['learnTemplate'];
   /** On a stage change: the window starts anew. */
   readonly reset: (context: string, at: Date) => Promise<void>;
   /** What was thrown away because the store was down or the buffer full. */
@@ -332,6 +345,8 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
     parityReport: async (context, gate) => parityReportOf(await deps.store.totals(context), gate),
     pairs: deps.store.pairs,
     pair: deps.store.pair,
+    templates: deps.store.templates,
+    learnTemplate: deps.store.learnTemplate,
     reset: async (context, at) => {
       for (const map of [counts, fields, probes]) for (const [key, row] of map) if (row.context === context) map.delete(key);
       await deps.store.reset(context, at);

@@ -6,9 +6,11 @@ import type { Observation } from '../../gateway/core/parity/observation.ts';
 import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { up } from '../../gateway/migrations/020-parity.ts';
 import { up as upNoise } from '../../gateway/migrations/040-parity-noise.ts';
+import { up as upTemplates } from '../../gateway/migrations/051-parity-templates.ts';
 import { createMemoryEvidenceStore } from '../../gateway/parity/evidence.fake.ts';
 import { createEvidence, type Evidence, type EvidenceStore, EXEMPLARS, type JudgedPair } from '../../gateway/parity/evidence.ts';
 import { createEvidenceStore } from '../../gateway/parity/evidence-store.ts';
+import { createRouteNames } from '../../gateway/parity/route-names.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 
 const rules = compileRules({ ignore: [{ at: '$.at', because: 'clock' }] }, 0);
@@ -47,6 +49,7 @@ beforeAll(async () => {
   await db.raw('create schema banyan');
   await up(db);
   await upNoise(db);
+  await upTemplates(db);
 });
 afterAll(async () => {
   await db.destroy();
@@ -94,6 +97,56 @@ describe.each(stores)('evidence %s', (_name, makeStore) => {
         byField: [],
         noisy: [],
       });
+    }));
+
+  it('puts rows together that a rule of templates makes one, whoever writes them and when', () =>
+    using(async (evidence, context, store) => {
+      const rule = { at: 'GET /p', kept: ['search'], locale: false };
+      const other = createRouteNames({ store, labels: () => ['GET /p/**'], exchangeMs: 3_600_000 });
+      const note = (route: string): void => {
+        evidence.count(context, route, 'requests');
+        evidence.note(
+          judged(context, '{"a":1}', '{"a":2}', { route, probe: { volatile: [], differences: [{ path: '$.a', kind: 'value' }] } }),
+        );
+      };
+      for (const name of ['red', 'blue', 'search']) note(`GET /p/${name}`);
+      await evidence.flush();
+      await store.learnTemplate(context, rule);
+      // a later one that chose otherwise changes nothing
+      await store.learnTemplate(context, { ...rule, kept: ['red'] });
+      for (const name of ['red', 'green', 'search']) note(`GET /p/${name}`);
+      await evidence.flush();
+      const report = await evidence.parityReport(context);
+      expect(report.byRoute).toMatchObject([
+        { route: 'GET /p/:slug', requests: 4, mismatch: 4 },
+        { route: 'GET /p/search', requests: 2, mismatch: 2 },
+      ]);
+      expect(report.byField.map(({ route, count }) => [route, count])).toEqual([
+        ['GET /p/:slug', 4],
+        ['GET /p/search', 2],
+      ]);
+      expect(report.noisy.map(({ onlyExtracted }) => onlyExtracted).sort()).toEqual([2, 4]);
+      expect((await evidence.pairs({ context })).items.map(({ route }) => route)).not.toContain('GET /p/red');
+      await other.exchange();
+      expect(other.name(context, 'GET /p/**', '/p/violet')).toBe('GET /p/:slug');
+      expect(other.name(context, 'GET /p/**', '/p/search')).toBe('GET /p/search');
+      await other.stop();
+    }));
+
+  it('names routes alike in gateways that each see some of the names', () =>
+    using(async (evidence, context, store) => {
+      const gateways = [1, 2].map(() => createRouteNames({ store, labels: () => ['GET /**'], exchangeMs: 3_600_000 }));
+      for (let i = 0; i < 40; i++) {
+        evidence.count(
+          context,
+          gateways[i % 2]!.name(context, 'GET /**', `/p/name-${String.fromCharCode(97 + (i % 26))}x${i}`),
+          'requests',
+        );
+        await evidence.flush();
+        if (i % 10 === 9) for (const gateway of gateways) await gateway.exchange();
+      }
+      expect((await evidence.parityReport(context)).byRoute).toMatchObject([{ route: 'GET /p/:slug', requests: 40 }]);
+      for (const gateway of gateways) await gateway.stop();
     }));
 
   it('adds up what several gateways note, by route and by field', () =>
