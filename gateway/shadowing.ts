@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto';
 import type { Upstream as Side } from '@banyan/contracts/vocabulary.ts';
 import type { Logger } from 'pino';
-import type { ParityPort } from './admin/ports.ts';
+import type { ParityHoursQuery, ParityPort } from './admin/ports.ts';
 import type { Observation } from './core/parity/observation.ts';
 import { fillTemplate, readFinding } from './dual-write/resolve.ts';
 import { type LiveParts, queryRoutesOf } from './live.ts';
@@ -24,6 +24,7 @@ export const gatherEvidence = (deps: { store: EvidenceStore; live: () => LivePar
   createEvidence({
     store: deps.store,
     redact: () => deps.live().config.redact,
+    retention: () => new Map(Object.entries(deps.live().config.contexts).map(([name, { parity }]) => [name, parity.retention])),
     redactKey: createHmac('sha256', deps.secret).update('banyan.redact').digest(),
     onStore: (failing, error) =>
       failing
@@ -35,9 +36,19 @@ export const gatherEvidence = (deps: { store: EvidenceStore; live: () => LivePar
 export const parityPort = (evidence: Evidence, live: () => LiveParts): ParityPort => ({
   parityReport: async (context) =>
     live().contexts.has(context) ? await evidence.parityReport(context, live().config.contexts[context]?.ramp.gate.parity) : undefined,
+  parityHours: async ({ context, ...query }) =>
+    live().contexts.has(context)
+      ? { items: await evidence.parityHours({ context, ...hourWindow(query, new Date()) }), next: null }
+      : undefined,
   pairs: evidence.pairs,
   pair: evidence.pair,
 });
+
+const HOUR_MS = 3_600_000;
+const hourWindow = ({ hours, route }: Omit<ParityHoursQuery, 'context'>, now: Date) => {
+  const to = (Math.floor(now.getTime() / HOUR_MS) + 1) * HOUR_MS;
+  return { from: new Date(to - hours * HOUR_MS), to: new Date(to), route };
+};
 
 export type ShadowingDeps = {
   readonly evidence: Evidence;

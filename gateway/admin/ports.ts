@@ -4,12 +4,14 @@ import type {
   AuditVerdict,
   BacklogView,
   BreakerView,
+  HoursQuery,
   LedgerEntryView,
   LedgerQuery,
   Page,
   PairDetailView,
   PairsQuery,
   PairView,
+  ParityHourView,
   ParityView,
   RampAction,
   RampView,
@@ -85,9 +87,13 @@ export type RampPort = {
   views(contexts: readonly string[]): Promise<ReadonlyMap<string, RampView>>;
 };
 
+export type ParityHoursQuery = HoursQuery & { readonly context: string };
+
 export type ParityPort = {
   /** undefined = not such a context. */
   parityReport(context: string): Promise<ParityView | undefined>;
+  /** The last so many hours, this one included; undefined = not such a context. */
+  parityHours(query: ParityHoursQuery): Promise<Page<ParityHourView> | undefined>;
   pairs(query: PairsQuery): Promise<Page<PairView>>;
   pair(id: string): Promise<PairDetailView | undefined>;
 };

@@ -186,6 +186,8 @@ export const paritySchema = object({
   unsafeQueries: list(pathPattern(), 'a list of path patterns').prefault([]),
   /** Bytes; larger answers are compared by streamed digest. */
   bodyLimit: size().prefault('1MiB'),
+  /** How long the figures of each hour are kept, ms. */
+  retention: duration().prefault('720h'),
   /** Do both sides mint ids? Then what each calls the thing that a command made is learned from `writes.resolve`, asked of the other side too. */
   aliases: yesNo().prefault(false),
 });

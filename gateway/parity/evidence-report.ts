@@ -1,7 +1,7 @@
 import type { DifferenceKind } from '@banyan/contracts/vocabulary.ts';
 import { holm } from '../core/parity/noise.ts';
 import { type Gate, type Sprt, sprt, wilson } from '../core/parity/stats.ts';
-import type { CountRow, Totals } from './evidence.ts';
+import type { CountRow, FieldRow, Hours, Totals } from './evidence.ts';
 
 type Figures = {
   readonly requests: number;
@@ -59,7 +59,17 @@ export type ParityReport = Figures & {
   readonly noisy: readonly NoiseReport[];
 };
 
+/** One hour of a context. */
+export type HourReport = Figures & {
+  /** Its beginning, ISO 8601, UTC. */
+  readonly hour: string;
+  readonly byRoute: readonly (Figures & { readonly route: string })[];
+  /** Most frequent first, at most 50. */
+  readonly byField: readonly FieldReport[];
+};
+
 const MAX_FIELDS = 200;
+const MAX_FIELDS_OF_HOUR = 50;
 
 const figures = (counts: readonly CountRow[]): Figures => {
   const of = (what: CountRow['what']): number => counts.reduce((sum, row) => (row.what === what ? sum + row.n : sum), 0);
@@ -98,6 +108,27 @@ const noisyFields = (probes: Totals['probes']): NoiseReport[] =>
     .sort((a, b) => Number(b.alarm) - Number(a.alarm) || a.p - b.p || b.both - a.both)
     .slice(0, MAX_FIELDS);
 
+const fieldsOf = (rows: readonly FieldRow[], most: number): FieldReport[] =>
+  rows
+    .map(({ route, field, kind, rule, n }) => ({ route, field, kind: kind as DifferenceKind, rule: rule === '' ? null : rule, count: n }))
+    .sort((a, b) => b.count - a.count)
+    .slice(0, most);
+
+/** Newest first. Pure. */
+export const hourReportsOf = ({ counts, fields }: Hours): HourReport[] => {
+  const fieldRows = Map.groupBy(fields, ({ hour }) => hour.toISOString());
+  return [...Map.groupBy(counts, ({ hour }) => hour.toISOString())]
+    .sort(([a], [b]) => (a < b ? 1 : -1))
+    .map(([hour, rows]) => ({
+      hour,
+      ...figures(rows),
+      byRoute: [...Map.groupBy(rows, ({ route }) => route)]
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([route, own]) => ({ route, ...figures(own) })),
+      byField: fieldsOf(fieldRows.get(hour) ?? [], MAX_FIELDS_OF_HOUR),
+    }));
+};
+
 /** Makes the report from stored totals. Pure. */
 export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): ParityReport => {
   const all = figures(totals.counts);
@@ -124,10 +155,7 @@ export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): Parity
         ),
       };
     }),
-    byField: totals.fields
-      .map(({ route, field, kind, rule, n }) => ({ route, field, kind: kind as DifferenceKind, rule: rule === '' ? null : rule, count: n }))
-      .sort((a, b) => b.count - a.count)
-      .slice(0, MAX_FIELDS),
+    byField: fieldsOf(totals.fields, MAX_FIELDS),
     noisy: noisyFields(totals.probes),
   };
 };

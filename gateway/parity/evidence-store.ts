@@ -2,6 +2,7 @@ import type { Knex } from 'knex';
 import { parseJson, printable } from '../core/parity/json.ts';
 import { type Looked, look, nextLookAt, type Tally } from '../core/parity/noise.ts';
 import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary } from './evidence.ts';
+import { boundedFields, createHourStore, FIELD_KEY, hourNow } from './hour-store.ts';
 import { isPairId, pageOf } from './pair-page.ts';
 import { canonicalBatch, createTemplateStore, lockContext, rulesIn } from './template-store.ts';
 
@@ -65,8 +66,6 @@ const chunks = <T>(rows: readonly T[]): T[][] =>
 
 /** The evidence store in PostgreSQL (migration 020-parity). `db` is the gateway's pool; errors of the database pass through. */
 export const createEvidenceStore = (db: Knex): EvidenceStore => {
-  const templates = createTemplateStore(db);
-
   const increment = async (
     trx: Knex,
     table: string,
@@ -107,7 +106,8 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
   };
 
   return {
-    ...templates,
+    ...createTemplateStore(db),
+    ...createHourStore(db),
     add: (given) =>
       db.transaction(async (trx) => {
         const contexts = [...new Set([...given.counts, ...given.fields, ...given.pairs].map(({ context }) => context))].sort();
@@ -123,8 +123,30 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
           batch.counts.map((row) => ({ ...row, why: storable(row.why) })),
           ['n'],
         );
-        const fields = batch.fields.map((row) => ({ ...row, field: storable(row.field), last_at: trx.raw('now()') }));
-        await increment(trx, 'parity_field', ['context', 'route', 'field', 'kind', 'rule'], fields, ['n']);
+        const fields = batch.fields.map((row) => ({ ...row, field: storable(row.field) }));
+        const known = await boundedFields(trx, 'parity_field', {}, fields);
+        await increment(
+          trx,
+          'parity_field',
+          FIELD_KEY,
+          known.map((row) => ({ ...row, last_at: trx.raw('now()') })),
+          ['n'],
+        );
+        const hour = await hourNow(trx);
+        await increment(
+          trx,
+          'parity_hour_count',
+          ['context', 'hour', 'route', 'what', 'why'],
+          batch.counts.map((row) => ({ ...row, why: storable(row.why), hour })),
+          ['n'],
+        );
+        await increment(
+          trx,
+          'parity_hour_field',
+          [...FIELD_KEY, 'hour'],
+          (await boundedFields(trx, 'parity_hour_field', { hour }, fields)).map((row) => ({ ...row, hour })),
+          ['n'],
+        );
         const probes = batch.probes.map(({ onlyExtracted, onlyLegacy, both, ...row }) => ({
           ...row,
           field: storable(row.field),

@@ -5,7 +5,7 @@ import { fieldOf } from '../core/parity/path.ts';
 import { fieldKey } from '../core/parity/probe.ts';
 import type { TemplateRule } from '../core/parity/route-names.ts';
 import type { Gate } from '../core/parity/stats.ts';
-import { type ParityReport, parityReportOf } from './evidence-report.ts';
+import { type HourReport, hourReportsOf, type ParityReport, parityReportOf } from './evidence-report.ts';
 import { createRedactor, type StoredAnswer } from './redact.ts';
 
 /** What is counted besides verdicts: queries offered, not mirrored because something was full, left out on purpose, legacy asked twice, primary answers by status class. */
@@ -87,6 +87,17 @@ export type PairQuery = {
 /** Newest exemplars kept per context and field, and per context. */
 export const EXEMPLARS = { perField: 20, perContext: 1_000 } as const;
 
+/** Counters of one hour, UTC; they outlive changes of stage. */
+export type Hours = {
+  readonly counts: readonly (CountRow & { readonly hour: Date })[];
+  readonly fields: readonly (FieldRow & { readonly hour: Date })[];
+};
+export type HoursQuery = { readonly context: string; readonly from: Date; readonly to: Date; readonly route?: string | undefined };
+
+/** Field rows kept of a context and, apart from that, of each of its hours; what differs beyond is counted under the field `(other)`. */
+export const MAX_FIELD_ROWS = 2_000;
+export const OTHER_FIELD = '(other)';
+
 /** Rules of the templates that routes are named by, and the names that are in use. */
 export type KnownTemplates = {
   readonly rules: readonly (TemplateRule & { readonly context: string })[];
@@ -97,6 +108,9 @@ export type KnownTemplates = {
 export type EvidenceStore = {
   /** Routes are stored under their canonical templates. */
   readonly add: (batch: Batch) => Promise<void>;
+  readonly hours: (query: HoursQuery) => Promise<Hours>;
+  /** Forgets the hours of a context before this moment. */
+  readonly prune: (context: string, before: Date) => Promise<void>;
   readonly templates: () => Promise<KnownTemplates>;
   /** Keeps a rule, and puts together the rows that it makes one. */
   readonly learnTemplate: (context: string, rule: TemplateRule) => Promise<void>;
@@ -131,6 +145,8 @@ export type EvidenceDeps = {
   readonly store: EvidenceStore;
   /** DESIGN's `redact:` list. */
   readonly redact: () => readonly string[];
+  /** How long hours are kept, ms; by context. */
+  readonly retention?: () => ReadonlyMap<string, number>;
   /** For the HMAC of redacted values. */
   readonly redactKey: Uint8Array;
   /** Told once when the store fails and once when it works again. */
@@ -146,6 +162,8 @@ export type Evidence = {
   readonly note: (pair: JudgedPair) => void;
   readonly flush: () => Promise<void>;
   readonly parityReport: (context: string, gate?: Partial<Gate>) => Promise<ParityReport>;
+  /** Newest hour first; an hour in which nothing was seen is left out. */
+  readonly parityHours: (query: HoursQuery) => Promise<HourReport[]>;
   readonly pairs: EvidenceStore['pairs'];
   readonly pair: EvidenceStore['pair'];
   readonly templates: EvidenceStore['templates'];
@@ -168,6 +186,7 @@ const MAX_BODY = 64 * 1024;
 const MAX_VALUE = 4_096;
 const MAX_STORED = 200;
 const STOP_MS = 2_000;
+const PRUNE_MS = 600_000;
 
 const short = (value: unknown): unknown => {
   const text = JSON.stringify(value);
@@ -337,12 +356,25 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
     if (!running) void flush();
   }, deps.flushMs ?? 250);
   timer.unref();
+  const prune = async (): Promise<void> => {
+    try {
+      for (const [context, ms] of deps.retention?.() ?? []) await deps.store.prune(context, new Date(Date.now() - ms));
+    } catch {
+      // the store is away, which is told when evidence cannot be stored; the next turn comes
+    }
+  };
+  let pruning: Promise<void> = Promise.resolve();
+  const pruner = setInterval(() => {
+    pruning = pruning.then(prune);
+  }, PRUNE_MS);
+  pruner.unref();
 
   return {
     count,
     note,
     flush,
     parityReport: async (context, gate) => parityReportOf(await deps.store.totals(context), gate),
+    parityHours: async (query) => hourReportsOf(await deps.store.hours(query)),
     pairs: deps.store.pairs,
     pair: deps.store.pair,
     templates: deps.store.templates,
@@ -354,9 +386,10 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
     stats: () => ({ lost, waiting: counts.size + fields.size + probes.size + pairs.length }),
     stop: async () => {
       clearInterval(timer);
+      clearInterval(pruner);
       let giveUp: NodeJS.Timeout | undefined;
       await Promise.race([
-        flush(),
+        Promise.all([flush(), pruning]),
         new Promise<void>((resolve) => {
           giveUp = setTimeout(resolve, STOP_MS);
         }),

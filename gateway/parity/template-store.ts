@@ -25,7 +25,8 @@ export const rulesIn = async (trx: Knex, contexts: readonly string[]): Promise<R
   );
 
 type Keyed = { readonly context: string; readonly route: string };
-const merged = <T extends Keyed>(rows: readonly T[], keys: readonly (keyof T)[], sums: readonly (keyof T)[]): T[] => {
+/** Rows with the same keys as one, with their sums. */
+export const mergedRows = <T extends Keyed>(rows: readonly T[], keys: readonly (keyof T)[], sums: readonly (keyof T)[]): T[] => {
   const found = new Map<string, T>();
   for (const row of rows) {
     const key = keys.map((name) => row[name]).join('\u0000');
@@ -40,9 +41,9 @@ export const canonicalBatch = (batch: Batch, rules: Rules): Batch => {
   if (rules.size === 0) return batch;
   const named = <T extends Keyed>(row: T): T => ({ ...row, route: canonicalTemplate(row.route, rules.get(row.context) ?? new Map()) });
   return {
-    counts: merged(batch.counts.map(named), ['context', 'route', 'what', 'why'], ['n']),
-    fields: merged(batch.fields.map(named), ['context', 'route', 'field', 'kind', 'rule'], ['n']),
-    probes: merged(batch.probes.map(named), ['context', 'route', 'field', 'kind'], ['onlyExtracted', 'onlyLegacy', 'both']),
+    counts: mergedRows(batch.counts.map(named), ['context', 'route', 'what', 'why'], ['n']),
+    fields: mergedRows(batch.fields.map(named), ['context', 'route', 'field', 'kind', 'rule'], ['n']),
+    probes: mergedRows(batch.probes.map(named), ['context', 'route', 'field', 'kind'], ['onlyExtracted', 'onlyLegacy', 'both']),
     pairs: batch.pairs.map(named),
   };
 };
@@ -50,6 +51,8 @@ export const canonicalBatch = (batch: Batch, rules: Rules): Batch => {
 /** Tables with rows per route: what else is in their keys, and how two rows become one. */
 const TABLES: readonly (readonly [table: string, keys: readonly string[], values: Readonly<Record<string, string>>])[] = [
   ['parity_count', ['what', 'why'], { n: 'sum(n)' }],
+  ['parity_hour_count', ['hour', 'what', 'why'], { n: 'sum(n)' }],
+  ['parity_hour_field', ['hour', 'field', 'kind', 'rule'], { n: 'sum(n)' }],
   ['parity_field', ['field', 'kind', 'rule'], { n: 'sum(n)', last_at: 'max(last_at)' }],
   // the larger p: an alarm of a part is looked at again with all there is
   [
@@ -96,8 +99,9 @@ export const createTemplateStore = (db: Knex): Pick<EvidenceStore, 'templates' |
       const rules = (await rulesIn(trx, [context])).get(context)!;
       const { rows } = await trx.raw<{ rows: { route: string }[] }>(
         `select route from banyan.parity_count where context = ? union select route from banyan.parity_field where context = ?
-         union select route from banyan.parity_probe where context = ? union select route from banyan.parity_pair where context = ?`,
-        [context, context, context, context],
+         union select route from banyan.parity_probe where context = ? union select route from banyan.parity_pair where context = ?
+         union select route from banyan.parity_hour_count where context = ? union select route from banyan.parity_hour_field where context = ?`,
+        [context, context, context, context, context, context],
       );
       const renamed = rows.filter(({ route }) => canonicalTemplate(route, rules) !== route);
       for (const [to, from] of Map.groupBy(renamed, ({ route }) => canonicalTemplate(route, rules)))

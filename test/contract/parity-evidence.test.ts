@@ -7,8 +7,17 @@ import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { up } from '../../gateway/migrations/020-parity.ts';
 import { up as upNoise } from '../../gateway/migrations/040-parity-noise.ts';
 import { up as upTemplates } from '../../gateway/migrations/051-parity-templates.ts';
+import { up as upHours } from '../../gateway/migrations/052-parity-hours.ts';
 import { createMemoryEvidenceStore } from '../../gateway/parity/evidence.fake.ts';
-import { createEvidence, type Evidence, type EvidenceStore, EXEMPLARS, type JudgedPair } from '../../gateway/parity/evidence.ts';
+import {
+  createEvidence,
+  type Evidence,
+  type EvidenceStore,
+  EXEMPLARS,
+  type JudgedPair,
+  MAX_FIELD_ROWS,
+  OTHER_FIELD,
+} from '../../gateway/parity/evidence.ts';
 import { createEvidenceStore } from '../../gateway/parity/evidence-store.ts';
 import { createRouteNames } from '../../gateway/parity/route-names.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
@@ -50,6 +59,7 @@ beforeAll(async () => {
   await up(db);
   await upNoise(db);
   await upTemplates(db);
+  await upHours(db);
 });
 afterAll(async () => {
   await db.destroy();
@@ -131,6 +141,58 @@ describe.each(stores)('evidence %s', (_name, makeStore) => {
       expect(other.name(context, 'GET /p/**', '/p/violet')).toBe('GET /p/:slug');
       expect(other.name(context, 'GET /p/**', '/p/search')).toBe('GET /p/search');
       await other.stop();
+    }));
+
+  it('keeps figures by route, field and hour, over changes of stage, until they are too old', () =>
+    using(async (evidence, context, store) => {
+      const hour = Math.floor(Date.now() / 3_600_000) * 3_600_000;
+      const window = { context, from: new Date(hour - 3_600_000), to: new Date(hour + 2 * 3_600_000) };
+      const note = (route: string, b: string): void => {
+        evidence.count(context, route, 'requests');
+        evidence.note(judged(context, '{"a":1}', b, { route }));
+      };
+      note('GET /p/red', '{"a":1}');
+      note('GET /p/red', '{"a":2}');
+      await evidence.flush();
+      await evidence.reset(context, new Date());
+      note('GET /p/blue', '{"a":3}');
+      note('GET /o', '{"a":1}');
+      await evidence.flush();
+      await store.learnTemplate(context, { at: 'GET /p', kept: [], locale: false });
+      const sum = (reports: readonly { readonly requests: number }[]): number => reports.reduce((all, one) => all + one.requests, 0);
+      const reports = await evidence.parityHours(window);
+      // two when the clock struck in between
+      expect(reports.length).toBeLessThanOrEqual(2);
+      expect(sum(reports)).toBe(4);
+      expect(reports.flatMap(({ byRoute }) => byRoute.map(({ route }) => route))).toEqual(
+        expect.arrayContaining(['GET /o', 'GET /p/:slug']),
+      );
+      expect(reports.flatMap(({ byRoute }) => byRoute.map(({ route }) => route))).not.toContain('GET /p/red');
+      expect(reports.flatMap(({ byField }) => byField).reduce((all, { count }) => all + count, 0)).toBe(2);
+      expect(reports[0]!.byField[0]).toMatchObject({ route: 'GET /p/:slug', field: '$.a', kind: 'value', rule: null });
+      expect(sum(await evidence.parityHours({ ...window, route: 'GET /p/:slug' }))).toBe(3);
+      expect(await evidence.parityHours({ ...window, from: window.to })).toEqual([]);
+      await store.prune('another', window.to);
+      expect(sum(await evidence.parityHours(window))).toBe(4);
+      await store.prune(context, window.to);
+      expect(await evidence.parityHours(window)).toEqual([]);
+      expect((await evidence.parityReport(context)).requests).toBe(2);
+    }));
+
+  it('keeps so many fields and no more, whatever bodies hold', () =>
+    using(async (evidence, context, store) => {
+      const hour = Math.floor(Date.now() / 3_600_000) * 3_600_000;
+      const rows = (from: number) =>
+        Array.from({ length: 1_500 }, (_, i) => ({ context, route: '/o', field: `$.k${from + i}`, kind: 'value', rule: '', n: 1 }));
+      const counts = [{ context, route: '/o', what: 'requests' as const, why: '', n: 1 }];
+      await store.add({ counts, fields: rows(0), probes: [], pairs: [] });
+      await store.add({ counts, fields: rows(1_000), probes: [], pairs: [] });
+      const { fields } = await store.hours({ context, from: new Date(hour - 3_600_000), to: new Date(hour + 7_200_000) });
+      expect(fields.length).toBeLessThanOrEqual(2 * (MAX_FIELD_ROWS + 1));
+      expect(fields.reduce((all, { n }) => all + n, 0)).toBe(3_000);
+      const totals = await store.totals(context);
+      expect(totals.fields.find(({ field }) => field === OTHER_FIELD)!.n).toBe(500);
+      expect((await evidence.parityReport(context)).requests).toBe(2);
     }));
 
   it('names routes alike in gateways that each see some of the names', () =>

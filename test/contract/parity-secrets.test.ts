@@ -8,6 +8,7 @@ import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { up } from '../../gateway/migrations/020-parity.ts';
 import { up as upNoise } from '../../gateway/migrations/040-parity-noise.ts';
 import { up as upTemplates } from '../../gateway/migrations/051-parity-templates.ts';
+import { up as upHours } from '../../gateway/migrations/052-parity-hours.ts';
 import { decodePair } from '../../gateway/parity/decode.ts';
 import { createEvidence } from '../../gateway/parity/evidence.ts';
 import { createEvidenceStore } from '../../gateway/parity/evidence-store.ts';
@@ -69,6 +70,7 @@ beforeAll(async () => {
   await up(db);
   await upNoise(db);
   await upTemplates(db);
+  await upHours(db);
 });
 afterAll(async () => {
   await db.destroy();

@@ -97,6 +97,14 @@ export const fakeParity = (reports: Readonly<Record<string, ParityView>>): Parit
   const { headers: _headers, legacy: _legacy, extracted: _extracted, differences: _differences, noise: _noise, ...summary } = pair;
   return {
     parityReport: async (context) => reports[context],
+    parityHours: async ({ context, hours, route }) => {
+      const found = reports[context];
+      if (!found) return undefined;
+      const { requests, compared, match, noise, mismatch, incomparable, dropped, skipped, rate, byField } = found;
+      const figures = { requests, compared, match, noise, mismatch, incomparable, dropped, skipped, rate };
+      const byRoute = [{ route: route ?? '/api/orders/**', ...figures }];
+      return { items: hours < 1 ? [] : [{ hour: when, ...figures, byRoute, byField: [...byField] }], next: null };
+    },
     pairs: async (query) => ({
       items: [summary].filter(
         (one) =>
