@@ -172,6 +172,38 @@ export const parityHourSchema = z.strictObject({
 });
 export type ParityHourView = DeepReadonly<z.output<typeof parityHourSchema>>;
 
+const ms = z.number().min(0);
+/** ms to the heads of answers to the same queries. */
+export const parityLatencySchema = z.strictObject({
+  route: z.string(),
+  sides: z.array(
+    z.strictObject({
+      upstream: oneOf(UPSTREAMS),
+      /** `primary` = a client waited for it; `copy` = only the comparison did. */
+      asked: oneOf(['primary', 'copy']),
+      n: count,
+      p50: ms,
+      p90: ms,
+      p99: ms,
+      max: ms,
+    }),
+  ),
+  /** Is extracted slower? null with fewer than 8 answers of a side. */
+  test: z
+    .strictObject({
+      /** `copies` = both sides were asked beside the client; `mixed` = one of them answered it. */
+      basis: oneOf(['copies', 'mixed']),
+      /** Chance that an answer of extracted takes longer than one of legacy; 0.5 = alike. */
+      larger: rate,
+      /** Two-sided. */
+      p: rate,
+      /** Median of extracted over that of legacy. */
+      medians: z.number().min(0),
+    })
+    .nullable(),
+});
+export type ParityLatencyView = DeepReadonly<z.output<typeof parityLatencySchema>>;
+
 const differenceSchema = z.looseObject({
   path: z.string(),
   kind: oneOf(DIFFERENCE_KINDS),

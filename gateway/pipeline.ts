@@ -87,12 +87,12 @@ export const createPipeline = (d: PipelineDeps) => {
     }
     const { status, rawHeaders } = answer;
     const seen = x.shadowed && x.context ? [...rawHeaders] : null;
+    const headMs = d.now() - x.startedAt;
     const delivered = await reply(x.res, answer, {
       ...(headers.length > 0 ? { extraHeaders: headers } : {}),
       ...(seen && x.context ? { tee: { limitBytes: x.context.compareLimit } } : {}),
     });
-    const latencyMs = d.now() - x.startedAt;
-    if (seen && x.context && x.upstream && !delivered.clientLeft) offer(x, x.context, x.upstream, status, seen, delivered, latencyMs);
+    if (seen && x.context && x.upstream && !delivered.clientLeft) offer(x, x.context, x.upstream, status, seen, delivered, headMs);
     finish(
       x,
       delivered.clientLeft ? 499 : status,

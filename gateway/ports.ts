@@ -101,6 +101,7 @@ export type ShadowOffer = {
   readonly primary: Side;
   readonly primaryObservation: Observation;
   readonly pinned: boolean;
+  /** From the request to the head of the answer. */
   readonly latencyMs: number;
 };
 

@@ -2,7 +2,6 @@ import { createHmac } from 'node:crypto';
 import type { Upstream as Side } from '@banyan/contracts/vocabulary.ts';
 import type { Logger } from 'pino';
 import type { ParityHoursQuery, ParityPort } from './admin/ports.ts';
-import type { Observation } from './core/parity/observation.ts';
 import { fillTemplate, readFinding } from './dual-write/resolve.ts';
 import { type LiveParts, queryRoutesOf } from './live.ts';
 import { createAliasBook } from './parity/aliases/book.ts';
@@ -12,7 +11,7 @@ import { createEvidence, type Evidence, type EvidenceStore } from './parity/evid
 import { redactedMembers } from './parity/redact.ts';
 import { createRouteNames } from './parity/route-names.ts';
 import { createShadow } from './parity/shadow.ts';
-import type { ShadowCopy, ShadowSettings } from './parity/shadow-ask.ts';
+import type { CopyAnswer, ShadowCopy, ShadowSettings } from './parity/shadow-ask.ts';
 import type { ShadowPort } from './ports.ts';
 import { Call } from './proxy/call.ts';
 import { collect } from './proxy/collect.ts';
@@ -40,6 +39,8 @@ export const parityPort = (evidence: Evidence, live: () => LiveParts): ParityPor
     live().contexts.has(context)
       ? { items: await evidence.parityHours({ context, ...hourWindow(query, new Date()) }), next: null }
       : undefined,
+  parityLatency: async (context) =>
+    live().contexts.has(context) ? { items: await evidence.parityLatency(context), next: null } : undefined,
   pairs: evidence.pairs,
   pair: evidence.pair,
 });
@@ -67,7 +68,7 @@ export type Shadowing = ShadowPort & {
 /** Joins the shadow path to the upstreams: copies leave on sockets of their own, and never share a client's. */
 export const createShadowing = (deps: ShadowingDeps): Shadowing => {
   const { live, metrics, evidence, log } = deps;
-  const send = async (side: Side, context: string, copy: ShadowCopy): Promise<Observation> => {
+  const send = async (side: Side, context: string, copy: ShadowCopy): Promise<CopyAnswer> => {
     const { shadowLegacy, shadowExtracted, whoami, strip } = live();
     const upstream = side === 'legacy' ? shadowLegacy : shadowExtracted.get(context);
     if (!upstream) return { status: 0, headers: [], body: null, complete: false, why: 'unreachable' };
@@ -88,16 +89,19 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     });
     // the copy must be told what the request itself would be told
     const token = side === 'extracted' && whoami !== null ? await whoami.tokenFor(context, copy.headers) : null;
+    const sentAt = performance.now();
     const answer = await upstream.forward(call, {
       signal: copy.signal,
       ...(token === null || strip === null ? {} : { headers: [strip, token] }),
     });
+    const headMs = performance.now() - sentAt;
     const got = await collect(answer, copy.bodyLimitBytes);
     return {
       status: answer.status,
       headers: pairsOf(answer.rawHeaders),
       body: got.body,
       complete: got.complete,
+      headMs,
       ...(got.complete ? {} : { why: 'truncated' }),
       ...(got.body === null ? { digest: got.digest } : {}),
     };
@@ -141,6 +145,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
         log.warn({ at, because, until }, 'an ignore rule has ended and excuses nothing any more');
     },
     onDropped: (context, why) => metrics.shadowDropped(context, why),
+    onLatency: ({ context, route }, side, asked, ms) => evidence.latency(context, route, side, asked, ms),
     onJudged: (pair) => metrics.parityCompared(pair.context, pair.verdict.kind),
   });
 

@@ -10,6 +10,7 @@ import {
   pairSchema,
   pairsQuerySchema,
   parityHourSchema,
+  parityLatencySchema,
   paritySchema,
   resolveSchema,
 } from '@banyan/contracts/admin-api.ts';
@@ -54,6 +55,17 @@ export const evidenceRoutes = (deps: AdminDeps, views: ContextViews): Endpoint[]
         const hours = await parity().parityHours({ context, ...query });
         if (!hours) throw new AppError('not-found', `there is no parity report of ${context}`);
         return ok(hours);
+      },
+    }),
+    endpoint('GET /contexts/:name/parity/latency', {
+      role: 'viewer',
+      summary: 'How long both sides take for the same queries, by route, with a Mann-Whitney test; since the last change of stage',
+      answers: { 200: pageOf(parityLatencySchema) },
+      handle: async ({ params }) => {
+        const name = views.flagOf(params.name!).name;
+        const found = await parity().parityLatency(name);
+        if (!found) throw new AppError('not-found', `there is no parity report of ${name}`);
+        return ok(found);
       },
     }),
     endpoint('GET /pairs', {

@@ -12,6 +12,7 @@ import type {
   PairsQuery,
   PairView,
   ParityHourView,
+  ParityLatencyView,
   ParityView,
   RampAction,
   RampView,
@@ -94,6 +95,8 @@ export type ParityPort = {
   parityReport(context: string): Promise<ParityView | undefined>;
   /** The last so many hours, this one included; undefined = not such a context. */
   parityHours(query: ParityHoursQuery): Promise<Page<ParityHourView> | undefined>;
+  /** By route, since the last change of stage; undefined = not such a context. */
+  parityLatency(context: string): Promise<Page<ParityLatencyView> | undefined>;
   pairs(query: PairsQuery): Promise<Page<PairView>>;
   pair(id: string): Promise<PairDetailView | undefined>;
 };

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import { parseJson, printable } from '../core/parity/json.ts';
+import type { LatencyRow } from '../core/parity/latency.ts';
 import { type Looked, look, nextLookAt, type Tally } from '../core/parity/noise.ts';
 import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary } from './evidence.ts';
 import { boundedFields, createHourStore, FIELD_KEY, hourNow } from './hour-store.ts';
@@ -110,7 +111,9 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
     ...createHourStore(db),
     add: (given) =>
       db.transaction(async (trx) => {
-        const contexts = [...new Set([...given.counts, ...given.fields, ...given.pairs].map(({ context }) => context))].sort();
+        const contexts = [
+          ...new Set([...given.counts, ...given.fields, ...given.latencies, ...given.pairs].map(({ context }) => context)),
+        ].sort();
         for (const context of contexts) {
           await lockContext(trx, context, '_shared');
           await trx.raw('insert into banyan.parity_window (context, since) values (?, now()) on conflict (context) do nothing', [context]);
@@ -155,6 +158,7 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
           in_both: both,
         }));
         await increment(trx, 'parity_probe', ['context', 'route', 'field', 'kind'], probes, ['only_extracted', 'only_legacy', 'in_both']);
+        await increment(trx, 'parity_latency', ['context', 'route', 'upstream', 'asked', 'bucket'], batch.latencies, ['n']);
         await lookAtNoise(trx, [...new Set(batch.probes.map(({ context }) => context))]);
         if (batch.pairs.length === 0) return;
         await trx
@@ -180,6 +184,15 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
           [contexts, EXEMPLARS.perContext, EXEMPLARS.perField],
         );
       }),
+
+    latencies: async (context) => {
+      const rows = await db
+        .withSchema('banyan')
+        .from('parity_latency')
+        .where({ context })
+        .select<(Omit<LatencyRow, 'n'> & { n: string })[]>('context', 'route', 'upstream', 'asked', 'bucket', 'n');
+      return rows.map((row) => ({ ...row, n: Number(row.n) }));
+    },
 
     totals: async (context) => {
       const window = await db.withSchema('banyan').from('parity_window').where({ context }).first<{ since: Date } | undefined>('since');
@@ -252,7 +265,7 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
     reset: (context, at) =>
       db.transaction(async (trx) => {
         await lockContext(trx, context, '');
-        for (const table of ['parity_count', 'parity_field', 'parity_probe'])
+        for (const table of ['parity_count', 'parity_field', 'parity_probe', 'parity_latency'])
           await trx.withSchema('banyan').from(table).where({ context }).delete();
         await trx.raw(
           'insert into banyan.parity_window (context, since) values (?, ?) on conflict (context) do update set since = excluded.since',

@@ -1,3 +1,4 @@
+import type { LatencyRow } from '../core/parity/latency.ts';
 import { look, NOT_LOOKED } from '../core/parity/noise.ts';
 import { canonicalTemplate, type TemplateRule } from '../core/parity/route-names.ts';
 import {
@@ -23,6 +24,7 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
   const counts = new Map<string, CountRow>();
   const fields = new Map<string, FieldRow>();
   const probes = new Map<string, ProbeTotal>();
+  const latencies = new Map<string, LatencyRow>();
   let pairs: Pair[] = [];
   let lastId = 0;
 
@@ -71,6 +73,7 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
       const row = boundField(fields, one);
       add(fields, [keyOfField(row)], row);
     }
+    for (const row of batch.latencies) add(latencies, [row.context, row.route, row.upstream, row.asked, String(row.bucket)], row);
     for (const row of batch.probes) {
       const id = [row.context, row.route, row.field, row.kind].join('\u0000');
       const before = probes.get(id) ?? { ...row, onlyExtracted: 0, onlyLegacy: 0, both: 0, ...NOT_LOOKED };
@@ -109,9 +112,10 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
         counts: [...counts.values()].map(named),
         fields: [...fields.values()].map(named),
         probes: [...probes.values()].map(named),
+        latencies: [...latencies.values()].map(named),
         pairs: [],
       };
-      for (const map of [counts, fields, probes]) map.clear();
+      for (const map of [counts, fields, probes, latencies]) map.clear();
       pairs = pairs.map(named);
       sum(all);
     },
@@ -120,6 +124,7 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
         counts: given.counts.map(named),
         fields: given.fields.map(named),
         probes: given.probes.map(named),
+        latencies: given.latencies.map(named),
         pairs: given.pairs.map(named),
       };
       const at = hourOf(now());
@@ -151,6 +156,7 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
         if (maps.counts.size + maps.fields.size === 0) hours.delete(hour);
       }
     },
+    latencies: async (context) => [...latencies.values()].filter((row) => row.context === context),
     totals: async (context) => ({
       since: windows.get(context)?.toISOString() ?? null,
       counts: [...counts.values()].filter((row) => row.context === context),
@@ -171,7 +177,7 @@ export const createMemoryEvidenceStore = (now: () => Date = () => new Date()): E
     },
     pair: async (id) => pairs.find((pair) => pair.id === id),
     reset: async (context, at) => {
-      for (const map of [counts, fields, probes]) for (const [key, row] of map) if (row.context === context) map.delete(key);
+      for (const map of [counts, fields, probes, latencies]) for (const [key, row] of map) if (row.context === context) map.delete(key);
       windows.set(context, at);
     },
   };

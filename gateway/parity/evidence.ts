@@ -1,4 +1,5 @@
 import type { Upstream, VerdictKind } from '@banyan/contracts/vocabulary.ts';
+import { type Asked, type LatencyReport, type LatencyRow, latencyBucket, latencyReportsOf } from '../core/parity/latency.ts';
 import type { Looked } from '../core/parity/noise.ts';
 import { type Difference, type Noise, type Observation, type Verdict, verdictDocument } from '../core/parity/observation.ts';
 import { fieldOf } from '../core/parity/path.ts';
@@ -64,6 +65,7 @@ export type Batch = {
   readonly counts: readonly CountRow[];
   readonly fields: readonly FieldRow[];
   readonly probes: readonly ProbeRow[];
+  readonly latencies: readonly LatencyRow[];
   readonly pairs: readonly NewPair[];
 };
 /** What triples have shown of a field, with the looks that were taken. */
@@ -108,6 +110,7 @@ export type KnownTemplates = {
 export type EvidenceStore = {
   /** Routes are stored under their canonical templates. */
   readonly add: (batch: Batch) => Promise<void>;
+  readonly latencies: (context: string) => Promise<readonly LatencyRow[]>;
   readonly hours: (query: HoursQuery) => Promise<Hours>;
   /** Forgets the hours of a context before this moment. */
   readonly prune: (context: string, before: Date) => Promise<void>;
@@ -160,6 +163,9 @@ export type Evidence = {
   readonly count: (context: string, route: string, what: CountName, why?: string) => void;
   /** Notes a judged pair: counters, fields, and perhaps an exemplar. Never throws, never waits. */
   readonly note: (pair: JudgedPair) => void;
+  /** Notes how long a side took to the head of its answer, ms. Never throws, never waits. */
+  readonly latency: (context: string, route: string, upstream: Upstream, asked: Asked, ms: number) => void;
+  readonly parityLatency: (context: string) => Promise<LatencyReport[]>;
   readonly flush: () => Promise<void>;
   readonly parityReport: (context: string, gate?: Partial<Gate>) => Promise<ParityReport>;
   /** Newest hour first; an hour in which nothing was seen is left out. */
@@ -214,6 +220,7 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
   let counts = new Map<string, Adding<CountRow>>();
   let fields = new Map<string, Adding<FieldRow>>();
   let probes = new Map<string, Adding<ProbeRow>>();
+  let latencies = new Map<string, Adding<LatencyRow>>();
   let pairs: NewPair[] = [];
   let perField = new Map<string, number>();
   let lost = 0;
@@ -235,6 +242,19 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
 
   const count: Evidence['count'] = (context, route, what, why = '') => {
     const row = slot(counts, [context, route, what, why], () => ({ context, route, what, why, n: 0 }));
+    if (row) row.n++;
+  };
+
+  const latency: Evidence['latency'] = (context, route, upstream, asked, ms) => {
+    const bucket = latencyBucket(ms);
+    const row = slot(latencies, [context, route, upstream, asked, String(bucket)], () => ({
+      context,
+      route,
+      upstream,
+      asked,
+      bucket,
+      n: 0,
+    }));
     if (row) row.n++;
   };
 
@@ -329,10 +349,16 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
   };
 
   const write = async (): Promise<void> => {
-    const batch: Batch = { counts: [...counts.values()], fields: [...fields.values()], probes: [...probes.values()], pairs };
+    const batch: Batch = {
+      counts: [...counts.values()],
+      fields: [...fields.values()],
+      probes: [...probes.values()],
+      latencies: [...latencies.values()],
+      pairs,
+    };
     const size = batch.counts.reduce((sum, { n }) => sum + n, 0) + pairs.length;
-    if (size === 0 && batch.fields.length === 0) return;
-    [counts, fields, probes, pairs, perField] = [new Map(), new Map(), new Map(), [], new Map()];
+    if (size === 0 && batch.fields.length + batch.latencies.length === 0) return;
+    [counts, fields, probes, latencies, pairs, perField] = [new Map(), new Map(), new Map(), new Map(), [], new Map()];
     try {
       await deps.store.add(batch);
       if (failing) deps.onStore?.(false);
@@ -372,6 +398,8 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
   return {
     count,
     note,
+    latency,
+    parityLatency: async (context) => latencyReportsOf(await deps.store.latencies(context)),
     flush,
     parityReport: async (context, gate) => parityReportOf(await deps.store.totals(context), gate),
     parityHours: async (query) => hourReportsOf(await deps.store.hours(query)),
@@ -380,7 +408,7 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
     templates: deps.store.templates,
     learnTemplate: deps.store.learnTemplate,
     reset: async (context, at) => {
-      for (const map of [counts, fields, probes]) for (const [key, row] of map) if (row.context === context) map.delete(key);
+      for (const map of [counts, fields, probes, latencies]) for (const [key, row] of map) if (row.context === context) map.delete(key);
       await deps.store.reset(context, at);
     },
     stats: () => ({ lost, waiting: counts.size + fields.size + probes.size + pairs.length }),

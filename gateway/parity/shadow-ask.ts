@@ -33,8 +33,11 @@ export type ShadowCopy = {
   readonly signal: AbortSignal;
 };
 
+/** `headMs`: from the moment it was sent to the head of the answer. */
+export type CopyAnswer = Observation & { readonly headMs?: number };
+
 /** Sends a copy on sockets and time-outs of its own. Never retries. May reject (an AppError names the reason). */
-export type SendCopy = (upstream: Upstream, context: string, copy: ShadowCopy) => Promise<Observation>;
+export type SendCopy = (upstream: Upstream, context: string, copy: ShadowCopy) => Promise<CopyAnswer>;
 
 /** The request that is asked again. */
 export type Question = {
@@ -61,7 +64,7 @@ const whyFailed = (error: unknown): string => {
  */
 export const createAsk =
   (send: SendCopy, sendTimeoutMs: number, stopping: Stopping) =>
-  async (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<Observation> => {
+  async (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<CopyAnswer> => {
     const { controller: limit, unlink } = stopping.link();
     const { signal } = limit;
     const release = await slots.acquire(MAX_WAIT_MS, signal).catch((error: unknown) => {

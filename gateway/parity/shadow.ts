@@ -27,6 +27,7 @@ export type ShadowInput = {
   readonly primaryObservation: Observation;
   /** Is the client inside a pin? Then the other side may lag, and nobody is asked. */
   readonly pinned: boolean;
+  /** From the request to the head of the primary's answer, ms. */
   readonly latencyMs: number;
 };
 
@@ -55,6 +56,8 @@ export type ShadowDeps = {
   readonly onExpiredRules?: (expired: readonly ExpiredRule[]) => void;
   /** Told of each copy that was not made or not compared, and why in one word. */
   readonly onDropped?: (context: string, why: string) => void;
+  /** Told how long each answer of a mirrored query took to its head, ms. */
+  readonly onLatency?: (input: ShadowInput, upstream: Upstream, asked: 'primary' | 'copy', ms: number) => void;
   /** Told of each judged pair, for metrics and logs. */
   readonly onJudged?: (pair: JudgedPair, latencyMs: { readonly primary: number; readonly shadow: number | null }) => void;
 };
@@ -189,6 +192,11 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       probing ? ask('legacy', askedAs(input, 'legacy'), settings, lane.slots.legacy) : undefined,
     ]);
     const shadowMs = answer.complete ? now() - started : null;
+    if (answer.complete) {
+      deps.onLatency?.(input, input.primary, 'primary', input.latencyMs);
+      if (answer.headMs !== undefined) deps.onLatency?.(input, other, 'copy', answer.headMs);
+      if (second?.complete && second.headMs !== undefined) deps.onLatency?.(input, 'legacy', 'copy', second.headMs);
+    }
     if (!comparing) {
       leave('skipped', input, 'compare');
       return;

@@ -44,6 +44,7 @@ export const canonicalBatch = (batch: Batch, rules: Rules): Batch => {
     counts: mergedRows(batch.counts.map(named), ['context', 'route', 'what', 'why'], ['n']),
     fields: mergedRows(batch.fields.map(named), ['context', 'route', 'field', 'kind', 'rule'], ['n']),
     probes: mergedRows(batch.probes.map(named), ['context', 'route', 'field', 'kind'], ['onlyExtracted', 'onlyLegacy', 'both']),
+    latencies: mergedRows(batch.latencies.map(named), ['context', 'route', 'upstream', 'asked', 'bucket'], ['n']),
     pairs: batch.pairs.map(named),
   };
 };
@@ -51,6 +52,7 @@ export const canonicalBatch = (batch: Batch, rules: Rules): Batch => {
 /** Tables with rows per route: what else is in their keys, and how two rows become one. */
 const TABLES: readonly (readonly [table: string, keys: readonly string[], values: Readonly<Record<string, string>>])[] = [
   ['parity_count', ['what', 'why'], { n: 'sum(n)' }],
+  ['parity_latency', ['upstream', 'asked', 'bucket'], { n: 'sum(n)' }],
   ['parity_hour_count', ['hour', 'what', 'why'], { n: 'sum(n)' }],
   ['parity_hour_field', ['hour', 'field', 'kind', 'rule'], { n: 'sum(n)' }],
   ['parity_field', ['field', 'kind', 'rule'], { n: 'sum(n)', last_at: 'max(last_at)' }],
@@ -100,8 +102,9 @@ export const createTemplateStore = (db: Knex): Pick<EvidenceStore, 'templates' |
       const { rows } = await trx.raw<{ rows: { route: string }[] }>(
         `select route from banyan.parity_count where context = ? union select route from banyan.parity_field where context = ?
          union select route from banyan.parity_probe where context = ? union select route from banyan.parity_pair where context = ?
-         union select route from banyan.parity_hour_count where context = ? union select route from banyan.parity_hour_field where context = ?`,
-        [context, context, context, context, context, context],
+         union select route from banyan.parity_hour_count where context = ? union select route from banyan.parity_hour_field where context = ?
+         union select route from banyan.parity_latency where context = ?`,
+        Array<string>(7).fill(context),
       );
       const renamed = rows.filter(({ route }) => canonicalTemplate(route, rules) !== route);
       for (const [to, from] of Map.groupBy(renamed, ({ route }) => canonicalTemplate(route, rules)))

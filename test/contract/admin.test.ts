@@ -11,6 +11,7 @@ import {
   pairDetailSchema,
   pairSchema,
   parityHourSchema,
+  parityLatencySchema,
   paritySchema,
   readinessSchema,
   statusSchema,
@@ -233,6 +234,7 @@ describe('contexts', () => {
 describe('evidence', () => {
   it('parity reports, pairs and ledger entries pass in the shape of the contract', async () => {
     paritySchema.parse((await get('/contexts/order/parity').expect(200)).body);
+    pageOf(parityLatencySchema).parse((await get('/contexts/order/parity/latency').expect(200)).body);
     pageOf(parityHourSchema).parse((await get('/contexts/order/parity/hours?hours=3').expect(200)).body);
     await get('/contexts/order/parity/hours?hours=0').expect(400);
     await get('/contexts/nobody/parity/hours').expect(404);

@@ -8,6 +8,7 @@ import { up } from '../../gateway/migrations/020-parity.ts';
 import { up as upNoise } from '../../gateway/migrations/040-parity-noise.ts';
 import { up as upTemplates } from '../../gateway/migrations/051-parity-templates.ts';
 import { up as upHours } from '../../gateway/migrations/052-parity-hours.ts';
+import { up as upLatency } from '../../gateway/migrations/053-parity-latency.ts';
 import { createMemoryEvidenceStore } from '../../gateway/parity/evidence.fake.ts';
 import {
   createEvidence,
@@ -60,6 +61,7 @@ beforeAll(async () => {
   await upNoise(db);
   await upTemplates(db);
   await upHours(db);
+  await upLatency(db);
 });
 afterAll(async () => {
   await db.destroy();
@@ -179,14 +181,40 @@ describe.each(stores)('evidence %s', (_name, makeStore) => {
       expect((await evidence.parityReport(context)).requests).toBe(2);
     }));
 
+  it('keeps how long both sides took, by route, until the stage changes', () =>
+    using(async (evidence, context, store) => {
+      for (let i = 0; i < 20; i++) {
+        evidence.latency(context, 'GET /p/red', 'legacy', 'primary', 10 + i / 10);
+        evidence.latency(context, 'GET /p/blue', 'extracted', 'copy', 20 + i / 10);
+        if (i === 10) await evidence.flush();
+      }
+      await evidence.flush();
+      await store.learnTemplate(context, { at: 'GET /p', kept: [], locale: false });
+      const [found, ...others] = await evidence.parityLatency(context);
+      expect(others).toEqual([]);
+      expect(found).toMatchObject({
+        route: 'GET /p/:slug',
+        sides: [
+          { upstream: 'legacy', asked: 'primary', n: 20 },
+          { upstream: 'extracted', asked: 'copy', n: 20 },
+        ],
+        test: { basis: 'mixed', larger: 1 },
+      });
+      expect(found!.test!.p).toBeLessThan(1e-6);
+      expect(found!.sides[0]!.p50).toBeGreaterThanOrEqual(10.9);
+      expect(found!.sides[0]!.p50).toBeLessThanOrEqual(10.9 * 1.02);
+      await evidence.reset(context, new Date());
+      expect(await evidence.parityLatency(context)).toEqual([]);
+    }));
+
   it('keeps so many fields and no more, whatever bodies hold', () =>
     using(async (evidence, context, store) => {
       const hour = Math.floor(Date.now() / 3_600_000) * 3_600_000;
       const rows = (from: number) =>
         Array.from({ length: 1_500 }, (_, i) => ({ context, route: '/o', field: `$.k${from + i}`, kind: 'value', rule: '', n: 1 }));
       const counts = [{ context, route: '/o', what: 'requests' as const, why: '', n: 1 }];
-      await store.add({ counts, fields: rows(0), probes: [], pairs: [] });
-      await store.add({ counts, fields: rows(1_000), probes: [], pairs: [] });
+      await store.add({ counts, fields: rows(0), probes: [], latencies: [], pairs: [] });
+      await store.add({ counts, fields: rows(1_000), probes: [], latencies: [], pairs: [] });
       const { fields } = await store.hours({ context, from: new Date(hour - 3_600_000), to: new Date(hour + 7_200_000) });
       expect(fields.length).toBeLessThanOrEqual(2 * (MAX_FIELD_ROWS + 1));
       expect(fields.reduce((all, { n }) => all + n, 0)).toBe(3_000);

@@ -9,6 +9,7 @@ import { up } from '../../gateway/migrations/020-parity.ts';
 import { up as upNoise } from '../../gateway/migrations/040-parity-noise.ts';
 import { up as upTemplates } from '../../gateway/migrations/051-parity-templates.ts';
 import { up as upHours } from '../../gateway/migrations/052-parity-hours.ts';
+import { up as upLatency } from '../../gateway/migrations/053-parity-latency.ts';
 import { decodePair } from '../../gateway/parity/decode.ts';
 import { createEvidence } from '../../gateway/parity/evidence.ts';
 import { createEvidenceStore } from '../../gateway/parity/evidence-store.ts';
@@ -71,6 +72,7 @@ beforeAll(async () => {
   await upNoise(db);
   await upTemplates(db);
   await upHours(db);
+  await upLatency(db);
 });
 afterAll(async () => {
   await db.destroy();

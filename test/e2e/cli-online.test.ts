@@ -268,6 +268,18 @@ describe('evidence', () => {
     expect([wrong.code, all.code]).toEqual([2, 2]);
   });
 
+  it('parity latency shows both sides and whether chance explains the difference', async () => {
+    const [people, program, nobody] = await Promise.all([
+      online('parity', 'latency', 'order'),
+      json('parity', 'latency', 'order'),
+      online('parity', 'latency', 'nope'),
+    ]);
+    expect([people.code, people.err]).toEqual([0, '']);
+    expect(people.out).toMatch(/^\/api\/orders\/:id +legacy primary +100 +4\.00 +8\.00 +20\.00 +31\.00 +1\.50 +0\.710 +2\.0e-5 +mixed$/m);
+    expect(program.data).toMatchObject({ items: [{ test: { basis: 'mixed' } }], next: null });
+    expect(nobody.code).toBe(2);
+  });
+
   it('the ledger is listed, shown and resolved once', async () => {
     const [list, filtered, shown, missing] = await Promise.all([
       online('ledger', 'list'),
