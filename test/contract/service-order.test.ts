@@ -138,6 +138,52 @@ const bothAnswer = async (method: string, path: string, headers?: Record<string,
   return extracted;
 };
 
+describe('dry runs, while legacy owns the orders', () => {
+  /** Everything that a command could change. */
+  const all = async (): Promise<string[]> =>
+    Promise.all(
+      [
+        'svc_order.orders',
+        'svc_order.order_item',
+        'svc_order.product',
+        'svc_order.early_cancellation',
+        'banyan.outbox',
+        'banyan.back_sync',
+      ].map(async (table) => {
+        const { rows } = await db.raw<{ rows: { sum: string }[] }>(
+          `select count(*) || ' ' || coalesce(md5(string_agg(t::text, '|' order by t::text)), '') as sum from ${table} t`,
+        );
+        return `${table} ${rows[0]!.sum}`;
+      }),
+    );
+  const dry = (path: string, body?: string, headers: Record<string, string> = {}): Promise<Answer> =>
+    ask(service.url, 'POST', path, { ...json, 'banyan-dry-run': '1', ...headers }, body);
+
+  it('answer as the service would, and change nothing', async () => {
+    const [before, drawn] = [await all(), blocks];
+    const placed = await dry('/api/orders', wish(), { 'idempotency-key': 'dry-1' });
+    expect(placed.status).toBe(201);
+    expect(placed.headers.find(([name]) => name.toLowerCase() === 'banyan-dry-run')?.[1]).toBe('1');
+    expect(JSON.parse(placed.body)).toMatchObject({
+      userId: 'user-9',
+      status: 'placed',
+      items: [{ productId: 1, quantity: 2 }, { productId: 2 }],
+    });
+    // the same number and key again: nothing of the first is there
+    expect((await dry('/api/orders', wish({ userId: 'user-8' }), { 'idempotency-key': 'dry-1' })).status).toBe(201);
+    const open = imported.find(({ id, cancelledAt }) => cancelledAt === null && id !== imported[0]!.id)!;
+    expect(JSON.parse((await dry(`/api/orders/${open.id}/cancel`)).body)).toMatchObject({ id: open.id, status: 'cancelled' });
+    expect((await dry('/api/orders/9999/cancel')).status).toBe(404);
+    expect((await dry('/api/orders', wish({ items: [{ productId: 1, quantity: 1_000_000 }] }))).status).toBeGreaterThanOrEqual(400);
+    expect((await dry('/api/orders', '{"userId":')).status).toBe(400);
+    await Promise.all(Array.from({ length: 100 }, (_, i) => dry('/api/orders', wish(), { 'idempotency-key': `dry-many-${i}` })));
+    expect([await all(), blocks]).toEqual([before, drawn]);
+    expect((await ask(service.url, 'GET', '/api/orders?ref=dry-1')).body).toBe('[]');
+    // without the header the service does not own the orders
+    expect((await ask(service.url, 'POST', '/api/orders', json, wish())).status).toBe(503);
+  });
+});
+
 describe('queries', () => {
   it.each([
     '/api/orders',
