@@ -160,6 +160,19 @@ export const paritySchema = z.strictObject({
       alarm: z.boolean(),
     }),
   ),
+  /** Commands that legacy did, beside what the service answered to their dry runs; by route. */
+  dryRuns: z.array(
+    z.strictObject({
+      route: z.string(),
+      compared: count,
+      match: count,
+      noise: count,
+      mismatch: count,
+      incomparable: count,
+      rate: rate.nullable(),
+      reasons: tally,
+    }),
+  ),
 });
 export type ParityView = DeepReadonly<z.output<typeof paritySchema>>;
 

@@ -6,6 +6,7 @@ import {
   frozen,
   type Live,
   type LiveContext,
+  mayDryRun,
   type PipelineDeps,
   type RouteSettings,
   THAW_MS,
@@ -130,6 +131,18 @@ export const createCommands = (
     let answer: Answer;
     try {
       const sent = copyOf(x.call);
+      if (side === 'legacy' && mayDryRun(x))
+        x.dryRun = d.shadow.dryRun({
+          requestId: x.call.requestId,
+          context: context.name,
+          route: x.label ?? '',
+          method: x.call.method,
+          target: x.call.target,
+          headers: x.call.headers,
+          body,
+          key: begun.key,
+          pinned: x.pinned,
+        });
       answer =
         side === 'extracted'
           ? await steps.toExtracted(x, live, context, sent, { body, headers })

@@ -8,7 +8,7 @@ import type { OverrideTokens } from './identity/override-token.ts';
 import type { Claims, TokenReader } from './identity/tokens.ts';
 import type { Whoami } from './identity/whoami.ts';
 import type { Provided, Provider } from './openfeature/provider.ts';
-import type { CommandWriter, JournalEntry, Pins, RouteMemo, ShadowPort } from './ports.ts';
+import type { CommandWriter, DryRun, JournalEntry, Pins, RouteMemo, ShadowPort } from './ports.ts';
 import type { Call } from './proxy/call.ts';
 import type { ClientResponse } from './proxy/client.ts';
 import type { Trusted } from './proxy/peer.ts';
@@ -102,10 +102,16 @@ export type Exchange = {
   override: Side | null;
   provided: Provided | null;
   shadowed: boolean;
+  /** The dry run beside this command. */
+  dryRun: DryRun | null;
   pinned: boolean;
   /** Extracted was asked and failed: legacy answers instead. */
   extractedFailed: boolean;
 };
+
+/** Are the two sides being compared, so that a command which legacy does is worth a dry run? */
+export const mayDryRun = ({ flag, context }: Exchange): boolean =>
+  context !== null && context.extracted !== null && flag !== null && !flag.killed && (flag.stage === 'shadow' || flag.stage === 'canary');
 
 /** Nobody may take this write just now, and nothing was sent. */
 export const unavailable = (context: LiveContext, cause: unknown): AppError =>

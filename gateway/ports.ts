@@ -70,9 +70,28 @@ export type ShadowPort = {
   offer(offer: ShadowOffer): void;
   /** Would a copy of this query be of use? Decides whether its answer is kept at all. */
   wants(context: string, operation: 'query', method: string, target: string): boolean;
+  /** A command is about to be sent to legacy; null = there is no dry run of it. */
+  dryRun(command: DryRunOffer): DryRun | null;
+  /** May there be a dry run of a command of this context? Decides whether its body is kept at all. */
+  makesDryRuns(context: string): boolean;
   /** A command has made something: what the other side calls it may be learned. */
   created(made: CreatedOffer): void;
 };
+
+export type DryRunOffer = {
+  readonly requestId: string;
+  readonly context: string;
+  readonly route: string;
+  readonly method: string;
+  readonly target: string;
+  readonly headers: readonly string[];
+  readonly body: Buffer;
+  readonly key: string | null;
+  readonly pinned: boolean;
+};
+
+/** A dry run beside its command; exactly one of these is called. */
+export type DryRun = { answered(legacy: Observation): void; lost(): void };
 
 export type CreatedOffer = {
   readonly requestId: string;

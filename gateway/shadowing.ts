@@ -1,22 +1,28 @@
 import { createHmac } from 'node:crypto';
-import type { Upstream as Side } from '@banyan/contracts/vocabulary.ts';
+import { HEADERS, type Upstream as Side } from '@banyan/contracts/vocabulary.ts';
 import type { Logger } from 'pino';
+import { z } from 'zod';
 import type { ParityHoursQuery, ParityPort } from './admin/ports.ts';
 import { fillTemplate, readFinding } from './dual-write/resolve.ts';
 import { type LiveParts, queryRoutesOf } from './live.ts';
 import { createAliasBook } from './parity/aliases/book.ts';
 import type { AliasStore } from './parity/aliases/store.ts';
 import { createTwins } from './parity/aliases/twins.ts';
+import { createDryRuns, type DryRunSettings } from './parity/dry-run.ts';
 import { createEvidence, type Evidence, type EvidenceStore } from './parity/evidence.ts';
 import { redactedMembers } from './parity/redact.ts';
 import { createRouteNames } from './parity/route-names.ts';
 import { createShadow } from './parity/shadow.ts';
-import type { CopyAnswer, ShadowCopy, ShadowSettings } from './parity/shadow-ask.ts';
+import type { CopyAnswer, ShadowCopy } from './parity/shadow-ask.ts';
 import type { ShadowPort } from './ports.ts';
+import { askUpstream } from './proxy/ask.ts';
 import { Call } from './proxy/call.ts';
 import { collect } from './proxy/collect.ts';
 import { headerOf, pairsOf } from './proxy/headers.ts';
 import type { Metrics } from './telemetry/metrics.ts';
+
+/** What a service says of its dry runs. */
+const declarationSchema = z.object({ dryRun: z.literal(true), ids: z.enum(['stable', 'transient']) });
 
 /** What comparing has shown, gathered here and kept in `store`. */
 export const gatherEvidence = (deps: { store: EvidenceStore; live: () => LiveParts; secret: string; log: Logger }): Evidence =>
@@ -92,7 +98,11 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     const sentAt = performance.now();
     const answer = await upstream.forward(call, {
       signal: copy.signal,
-      ...(token === null || strip === null ? {} : { headers: [strip, token] }),
+      ...(copy.body === undefined ? {} : { body: copy.body }),
+      headers: [
+        ...(token === null || strip === null ? [] : [strip, token]),
+        ...(copy.key === undefined || copy.key === null ? [] : [HEADERS.idempotencyKey, copy.key]),
+      ],
     });
     const headMs = performance.now() - sentAt;
     const got = await collect(answer, copy.bodyLimitBytes);
@@ -107,7 +117,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     };
   };
 
-  const settings = (context: string): ShadowSettings | undefined => {
+  const settings = (context: string): DryRunSettings | undefined => {
     const found = live().config.contexts[context];
     return found?.extracted ? { parity: found.parity, shadow: found.shadow } : undefined;
   };
@@ -133,6 +143,27 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
         : log.info('templates of routes are exchanged with the store again'),
   });
   const twins = createTwins({ book, settings, send, now, onEnd: ({ context }, outcome) => metrics.aliases(context, outcome) });
+  const dryRuns = createDryRuns({
+    settings,
+    async declaration(context, signal) {
+      const upstream = live().contexts.get(context)?.extracted?.upstream;
+      if (!upstream || signal.aborted) return null;
+      const { status, body } = await askUpstream(upstream, { path: '/_banyan/dry-run', limitBytes: 4_096, timeoutMs: 5_000 });
+      const said = status === 200 ? declarationSchema.safeParse(JSON.parse(body.toString())) : null;
+      return said?.success ? { ids: said.data.ids } : null;
+    },
+    send,
+    evidence,
+    book,
+    now,
+    random: Math.random,
+    onIgnored: (context, requestId) =>
+      log.error(
+        { context, requestId },
+        'the service answered a dry run without the mark banyan-dry-run: it may have done the command. It gets no more of them from this process',
+      ),
+    onJudged: metrics.dryRun,
+  });
   const shadow = createShadow({
     settings,
     send,
@@ -158,6 +189,8 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
       }
     },
     wants: (context) => (live().config.contexts[context]?.parity.sample ?? 0) > 0,
+    dryRun: dryRuns.begin,
+    makesDryRuns: (context) => (settings(context)?.parity.dryRun ?? 0) > 0,
     created({ route, key, resolve, ...made }) {
       if (book.of(made.context) === undefined) return;
       const question = fillTemplate(resolve.get, key, route, made.target);
@@ -176,7 +209,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
       names.start();
     },
     async stop() {
-      await Promise.all([shadow.stop(), twins.stop()]);
+      await Promise.all([shadow.stop(), twins.stop(), dryRuns.stop()]);
       await Promise.all([book.stop(), names.stop()]);
     },
   };

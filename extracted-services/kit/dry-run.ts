@@ -51,7 +51,7 @@ const ended = (res: Response): Promise<void> =>
  * by HTTP is not asked. A service that does not declare dry runs refuses them. The declaration is `GET /_banyan/dry-run`.
  */
 export const dryRunRoutes = (db: Knex, spec: DryRunSpec | undefined): Router => {
-  const rehearse = async (res: Response, next: NextFunction): Promise<void> => {
+  const dryRun = async (res: Response, next: NextFunction): Promise<void> => {
     res.set(HEADERS.dryRun, '1');
     if (!spec) return next(new AppError('not-configured', 'this service makes no dry runs'));
     try {
@@ -75,7 +75,7 @@ export const dryRunRoutes = (db: Knex, spec: DryRunSpec | undefined): Router => 
     .get('/_banyan/dry-run', declare)
     .use((req, res, next) => {
       if (req.headers[HEADERS.dryRun] === undefined || !isCommand(req)) next();
-      else void rehearse(res, next);
+      else void dryRun(res, next);
     });
 };
 

@@ -83,6 +83,24 @@ export const registerParityReport: Register = (program, io) => {
       else {
         const head = ['CONTEXT', 'REQUESTS', 'COMPARED', 'MATCH', 'NOISE', 'MISMATCH', 'INCOMPARABLE', 'DROPPED', 'RATE', '95%', 'VERDICT'];
         io.out(formatTable(head, reports.map(rowOf), io.color));
+        const dryRunRows = reports.flatMap(({ context: name, dryRuns }) =>
+          dryRuns.map((one) => [
+            name,
+            one.route,
+            String(one.compared),
+            String(one.match),
+            String(one.noise),
+            String(one.mismatch),
+            String(one.incomparable),
+            one.rate === null ? '-' : percent(one.rate),
+          ]),
+        );
+        if (dryRunRows.length > 0) {
+          io.out('');
+          io.out(
+            formatTable(['DRY RUNS', 'ROUTE', 'COMPARED', 'MATCH', 'NOISE', 'MISMATCH', 'INCOMPARABLE', 'RATE'], dryRunRows, io.color),
+          );
+        }
         const fields = reports.flatMap(({ context: name, byField }) =>
           byField.filter(({ rule }) => rule === null).map(({ route, field, kind, count }) => [name, route, field, kind, String(count)]),
         );

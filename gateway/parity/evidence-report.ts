@@ -46,6 +46,13 @@ export type NoiseReport = {
   readonly alarm: boolean;
 };
 
+/** Commands that legacy did, beside what the service answered to their dry runs. */
+export type DryRunReport = Pick<Figures, 'compared' | 'match' | 'noise' | 'mismatch' | 'incomparable' | 'rate'> & {
+  readonly route: string;
+  /** Why there was none, or it could not be compared: `{ 'skipped:sample': 3 }`. */
+  readonly reasons: Readonly<Record<string, number>>;
+};
+
 /** The Parity document of DESIGN.md section 10; the window is since the last stage change. */
 export type ParityReport = Figures & {
   /** ISO 8601; null when nothing was ever seen. */
@@ -57,6 +64,7 @@ export type ParityReport = Figures & {
   readonly byField: readonly FieldReport[];
   /** Alarms first, at most 200. */
   readonly noisy: readonly NoiseReport[];
+  readonly dryRuns: readonly DryRunReport[];
 };
 
 /** One hour of a context. */
@@ -88,6 +96,34 @@ const figures = (counts: readonly CountRow[]): Figures => {
   };
 };
 
+const isQueryRow = ({ what }: Pick<CountRow, 'what'>): boolean => what !== 'dry-run';
+
+const dryRunReports = (counts: readonly CountRow[]): DryRunReport[] =>
+  [
+    ...Map.groupBy(
+      counts.filter((row) => !isQueryRow(row)),
+      ({ route }) => route,
+    ),
+  ]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([route, rows]) => {
+      const of = (why: string): number =>
+        rows.reduce((sum, row) => (row.why === why || row.why.startsWith(`${why}:`) ? sum + row.n : sum), 0);
+      const [match, noise, mismatch] = [of('match'), of('noise'), of('mismatch')];
+      const compared = match + noise + mismatch;
+      const reasons = Object.fromEntries(rows.filter(({ why }) => why.includes(':')).map(({ why, n }) => [why, n]));
+      return {
+        route,
+        compared,
+        match,
+        noise,
+        mismatch,
+        incomparable: of('incomparable'),
+        rate: compared === 0 ? null : (match + noise) / compared,
+        reasons,
+      };
+    });
+
 /** Holm's correction runs over the fields of one route: what clients of an endpoint see is one family. */
 const noisyFields = (probes: Totals['probes']): NoiseReport[] =>
   [...new Set(probes.map(({ route }) => route))]
@@ -116,8 +152,9 @@ const fieldsOf = (rows: readonly FieldRow[], most: number): FieldReport[] =>
 
 /** Newest first. Pure. */
 export const hourReportsOf = ({ counts, fields }: Hours): HourReport[] => {
+  const queries = counts.filter(isQueryRow);
   const fieldRows = Map.groupBy(fields, ({ hour }) => hour.toISOString());
-  return [...Map.groupBy(counts, ({ hour }) => hour.toISOString())]
+  return [...Map.groupBy(queries, ({ hour }) => hour.toISOString())]
     .sort(([a], [b]) => (a < b ? 1 : -1))
     .map(([hour, rows]) => ({
       hour,
@@ -132,7 +169,7 @@ export const hourReportsOf = ({ counts, fields }: Hours): HourReport[] => {
 /** Makes the report from stored totals. Pure. */
 export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): ParityReport => {
   const all = figures(totals.counts);
-  const routes = [...new Set(totals.counts.map(({ route }) => route))].sort();
+  const routes = [...new Set(totals.counts.filter(isQueryRow).map(({ route }) => route))].sort();
   return {
     since: totals.since,
     ...all,
@@ -146,7 +183,7 @@ export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): Parity
         route,
         ...figures(rows),
         reasons: named(
-          rows.filter(({ what, why }) => why !== '' && what !== 'answers'),
+          rows.filter(({ what, why }) => why !== '' && what !== 'answers' && what !== 'dry-run'),
           ({ what, why }) => `${what}:${why}`,
         ),
         answers: named(
@@ -157,5 +194,6 @@ export const parityReportOf = (totals: Totals, gate: Partial<Gate> = {}): Parity
     }),
     byField: fieldsOf(totals.fields, MAX_FIELDS),
     noisy: noisyFields(totals.probes),
+    dryRuns: dryRunReports(totals.counts),
   };
 };

@@ -9,8 +9,8 @@ import type { Gate } from '../core/parity/stats.ts';
 import { type HourReport, hourReportsOf, type ParityReport, parityReportOf } from './evidence-report.ts';
 import { createRedactor, type StoredAnswer } from './redact.ts';
 
-/** What is counted besides verdicts: queries offered, not mirrored because something was full, left out on purpose, legacy asked twice, primary answers by status class. */
-export type CountName = 'requests' | VerdictKind | 'dropped' | 'skipped' | 'probed' | 'answers';
+/** What is counted besides verdicts: dry runs of commands, queries offered, not mirrored because something was full, left out on purpose, legacy asked twice, primary answers by status class. */
+export type CountName = 'requests' | VerdictKind | 'dropped' | 'skipped' | 'probed' | 'answers' | 'dry-run';
 
 export type CountRow = {
   readonly context: string;
@@ -140,6 +140,8 @@ export type JudgedPair = {
   readonly headers: readonly (readonly [string, string])[];
   /** Absent where the pair was never complete (a pinned client: nobody was asked). */
   readonly answers?: { readonly legacy: Observation; readonly extracted: Observation } | undefined;
+  /** A command beside its dry run: counted apart from queries. */
+  readonly dryRun?: boolean | undefined;
   /** Present when legacy was asked twice: how its two answers differ, and how extracted differs from the first before any excuse. */
   readonly probe?: { readonly volatile: readonly Difference[]; readonly differences: readonly Difference[] } | undefined;
 };
@@ -337,7 +339,9 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
     try {
       const { context, route, verdict } = pair;
       const { differences, noise, why } = verdictDocument(verdict);
-      count(context, route, verdict.kind, verdict.kind === 'incomparable' ? (why ?? '') : '');
+      if (pair.dryRun === true)
+        count(context, route, 'dry-run', verdict.kind === 'incomparable' ? `incomparable:${why ?? ''}` : verdict.kind);
+      else count(context, route, verdict.kind, verdict.kind === 'incomparable' ? (why ?? '') : '');
       for (const one of families(differences)) field(context, route, one, '');
       for (const one of new Map(noise.map((entry) => [`${fieldKey(entry)}\u0000${entry.rule}`, entry])).values())
         field(context, route, one, one.rule);

@@ -20,13 +20,17 @@ export type ShadowSettings = {
   readonly shadow: { readonly maxPerSecond: number; readonly concurrency: number; readonly cookies: 'pass' | 'drop' };
 };
 
-/** A copy as `send` gets it: no body, no conditions, marked. */
+/** A copy as `send` gets it: no conditions, marked. */
 export type ShadowCopy = {
   readonly requestId: string;
   readonly method: string;
   readonly target: string;
   /** Flat pairs. */
   readonly headers: readonly string[];
+  /** Of a dry run only. */
+  readonly body?: Buffer;
+  /** The idempotency key of a dry run. */
+  readonly key?: string | null;
   /** Keep at most this much of the answer's body; beyond it answer `body: null` with a SHA-256 hex `digest`. */
   readonly bodyLimitBytes: number;
   /** Fires when the copy has taken too long or the process stops. */
@@ -46,6 +50,10 @@ export type Question = {
   readonly method: string;
   readonly target: string;
   readonly headers: readonly string[];
+  readonly body?: Buffer;
+  readonly key?: string | null;
+  /** Default `banyan-shadow`. */
+  readonly mark?: string;
 };
 
 /** A copy that waited longer for its turn would be compared with an answer of the past. */
@@ -74,11 +82,12 @@ export const createAsk =
     const timer = setTimeout(() => limit.abort(new AppError('upstream-timeout', 'The copy took too long')), sendTimeoutMs);
     const ended = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));
     const { requestId, context, method, target } = question;
-    const headers = copyHeaders(question.headers, settings.shadow.cookies);
+    const headers = copyHeaders(question.headers, settings.shadow.cookies, question.mark);
+    const ofCommand = question.body === undefined ? {} : { body: question.body, key: question.key ?? null };
     let hung = false;
     try {
       return await Promise.race([
-        send(upstream, context, { requestId, method, target, headers, bodyLimitBytes: settings.parity.bodyLimit, signal }),
+        send(upstream, context, { requestId, method, target, headers, ...ofCommand, bodyLimitBytes: settings.parity.bodyLimit, signal }),
         ended,
       ]);
     } catch (error) {

@@ -5,13 +5,13 @@ import { HEADERS } from '@banyan/contracts/vocabulary.ts';
  * connection or to a body that the copy does not have.
  */
 const LEFT_OUT = new Set(
-  `if-match if-none-match if-modified-since if-unmodified-since if-range range connection keep-alive proxy-connection te trailer transfer-encoding upgrade content-length expect ${HEADERS.shadow}`.split(
+  `if-match if-none-match if-modified-since if-unmodified-since if-range range connection keep-alive proxy-connection te trailer transfer-encoding upgrade content-length expect ${HEADERS.shadow} ${HEADERS.dryRun}`.split(
     ' ',
   ),
 );
 
-/** The headers of a copy: those of the request without what a copy must not carry, plus `banyan-shadow: 1`. Flat pairs, order kept. */
-export const copyHeaders = (headers: readonly string[], cookies: 'pass' | 'drop'): string[] => {
+/** The headers of a copy: those of the request without what a copy must not carry, plus its mark, `banyan-shadow: 1`. Flat pairs, order kept. */
+export const copyHeaders = (headers: readonly string[], cookies: 'pass' | 'drop', mark: string = HEADERS.shadow): string[] => {
   const named = new Set<string>();
   for (let i = 0; i + 1 < headers.length; i += 2)
     if (headers[i]!.toLowerCase() === 'connection') for (const name of headers[i + 1]!.split(',')) named.add(name.trim().toLowerCase());
@@ -21,7 +21,7 @@ export const copyHeaders = (headers: readonly string[], cookies: 'pass' | 'drop'
     if (LEFT_OUT.has(name) || named.has(name) || (name === 'cookie' && cookies === 'drop')) continue;
     out.push(headers[i]!, headers[i + 1]!);
   }
-  return [...out, HEADERS.shadow, '1'];
+  return [...out, mark, '1'];
 };
 
 /** Decoded segments of a target's path without empty and dot segments; null when an escape is broken. */

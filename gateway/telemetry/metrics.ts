@@ -53,6 +53,8 @@ export type Metrics = {
   readonly registry: Registry;
   request(sample: RequestSample): void;
   parityCompared(context: string, result: 'match' | 'noise' | 'mismatch' | 'incomparable'): void;
+  /** Dry runs of commands by verdict. */
+  dryRun(context: string, result: 'match' | 'noise' | 'mismatch' | 'incomparable'): void;
   /** @param reason why a copy was not made or not compared; a fixed word of the code */
   shadowDropped(context: string, reason: string): void;
   /** Things that a command made, by whether the other side's name of them was learned. @param outcome a fixed word of the code */
@@ -90,6 +92,12 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
   const comparisons = new Counter({
     name: 'banyan_parity_comparisons_total',
     help: 'Compared pairs by verdict.',
+    labelNames: ['context', 'result'] as const,
+    registers,
+  });
+  const dryRuns = new Counter({
+    name: 'banyan_parity_dry_runs_total',
+    help: 'Dry runs of commands, compared with what legacy answered, by verdict.',
     labelNames: ['context', 'result'] as const,
     registers,
   });
@@ -266,6 +274,7 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     registry,
     request,
     parityCompared: (context, result) => comparisons.inc({ context: label.context(context), result }),
+    dryRun: (context, result) => dryRuns.inc({ context: label.context(context), result }),
     shadowDropped: (context, reason) => dropped.inc({ context: label.context(context), reason: label.reason(reason) }),
     aliases: (context, outcome) => aliases.inc({ context: label.context(context), outcome: label.outcome(outcome) }),
     events: (context, outcome, count = 1) => events.inc({ context: label.context(context), outcome: label.outcome(outcome) }, count),

@@ -108,6 +108,7 @@ describe.each(stores)('evidence %s', (_name, makeStore) => {
         byRoute: [],
         byField: [],
         noisy: [],
+        dryRuns: [],
       });
     }));
 

@@ -69,6 +69,7 @@ export const report = (more: Partial<ParityView> = {}): ParityView => ({
   byRoute: [],
   byField: [{ route: '/api/orders/**', field: '$.total', kind: 'value', rule: null, count: 1 }],
   noisy: [],
+  dryRuns: [],
   ...more,
 });
 
