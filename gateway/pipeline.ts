@@ -109,8 +109,9 @@ export const createPipeline = (d: PipelineDeps) => {
     status,
     headers: pairsOf(headers),
     body: delivered.body ?? null,
-    complete: delivered.complete && delivered.body !== undefined,
-    ...(delivered.body === undefined ? { why: delivered.truncated ? 'truncated' : 'too-large' } : {}),
+    complete: delivered.body !== undefined || delivered.digest !== undefined,
+    ...(delivered.digest === undefined ? {} : { digest: delivered.digest }),
+    ...(delivered.complete ? {} : { why: 'truncated' }),
   });
 
   const offer = (x: Exchange, context: LiveContext, primary: Side, primaryObservation: Observation, latencyMs: number): void => {
@@ -219,8 +220,8 @@ export const createPipeline = (d: PipelineDeps) => {
   const toLegacyWithDryRun = async (x: Exchange, live: Live, context: LiveContext): Promise<Answer> => {
     const { call } = x;
     const small = call.body === 'none' || (call.contentLength !== null && call.contentLength <= context.compareLimit);
-    if (!small || !mayDryRun(x) || !d.shadow.makesDryRuns(context.name)) return toLegacy(x, live);
-    const body = await readBody(call, context.compareLimit);
+    if (!mayDryRun(x) || !d.shadow.makesDryRuns(context.name)) return toLegacy(x, live);
+    const body = small ? await readBody(call, context.compareLimit) : null;
     x.dryRun = d.shadow.dryRun({
       requestId: call.requestId,
       context: context.name,
@@ -232,7 +233,7 @@ export const createPipeline = (d: PipelineDeps) => {
       key: headerOf(call.headers, HEADERS.idempotencyKey) ?? null,
       pinned: x.pinned,
     });
-    return toLegacy(x, live, call.body === 'none' ? undefined : body);
+    return toLegacy(x, live, body === null || call.body === 'none' ? undefined : body);
   };
 
   /** A command of a route without events or back-sync: no ledger, no retry, no fallback. */

@@ -85,7 +85,8 @@ export type DryRunOffer = {
   readonly method: string;
   readonly target: string;
   readonly headers: readonly string[];
-  readonly body: Buffer;
+  /** null = it is too large to be kept. */
+  readonly body: Buffer | null;
   readonly key: string | null;
   readonly pinned: boolean;
 };

@@ -22,7 +22,8 @@ export type DryRunInput = {
   readonly target: string;
   /** Flat pairs, as the client sent them. */
   readonly headers: readonly string[];
-  readonly body: Buffer;
+  /** null = it is too large to be kept. */
+  readonly body: Buffer | null;
   /** The idempotency key under which legacy gets it; null = none. */
   readonly key: string | null;
   /** Is the client inside a pin? Then the service may not know yet what its last command has changed. */
@@ -65,6 +66,7 @@ export type DryRuns = {
 };
 
 const MAX_PENDING = 50;
+const NOTHING = Buffer.alloc(0);
 /** A declaration holds so long; a service that is replaced says it anew. */
 const DECLARED_MS = 30_000;
 
@@ -127,7 +129,7 @@ export const createDryRuns = (deps: DryRunsDeps): DryRuns => {
     if (lane.known.ignored) return 'skipped:not-honoured';
     if (declaredBy(input.context, lane.known) === null) return 'skipped:undeclared';
     if (input.pinned) return 'skipped:lagging';
-    if (input.body.length > settings.parity.bodyLimit) return 'skipped:too-large';
+    if (input.body === null || input.body.length > settings.parity.bodyLimit) return 'skipped:too-large';
     if (deps.random() * 10_000 >= settings.parity.dryRun) return 'skipped:sample';
     if (under.size >= MAX_PENDING) return 'dropped:queue-full';
     return lane.bucket.take() ? undefined : 'dropped:rate';
@@ -177,7 +179,7 @@ export const createDryRuns = (deps: DryRunsDeps): DryRuns => {
     const { context, route } = input;
     try {
       const target = deps.book.of(context)?.target(input.target, 'extracted') ?? input.target;
-      const question = { ...input, target, mark: HEADERS.dryRun };
+      const question = { ...input, target, body: input.body ?? NOTHING, mark: HEADERS.dryRun };
       // at the same moment as legacy: a moment later the service might know of the command by its fact
       const [answer, ours] = await Promise.all([ask('extracted', question, settings, lane.slots), legacy]);
       if (ours === null) deps.evidence.count(context, route, 'dry-run', 'skipped:no-answer');

@@ -3,6 +3,7 @@ import { AppError } from '@banyan/contracts/errors.ts';
 import type { Upstream } from '@banyan/contracts/vocabulary.ts';
 import type { Aliases } from '../core/parity/aliases.ts';
 import { compareObservations } from '../core/parity/compare.ts';
+import { mediaTypeOf } from '../core/parity/media.ts';
 import type { Difference, Observation, Verdict } from '../core/parity/observation.ts';
 import { excuseVolatile, reproduced, volatileFields } from '../core/parity/probe.ts';
 import { type CompiledRules, compileRules, type ExpiredRule, type ParityRules } from '../core/parity/rules.ts';
@@ -80,6 +81,7 @@ export type Shadow = {
 };
 
 const QUERIES = new Set(['GET', 'HEAD']);
+const isEventStream = (answer: Observation): boolean => mediaTypeOf(answer)?.type === 'text/event-stream';
 
 type Lane = {
   readonly slots: Readonly<Record<Upstream, Slots>>;
@@ -258,6 +260,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     if (status === 304) return 'not-modified';
     if (status === 206) return 'partial';
     if (status < 200) return 'upgrade';
+    // a copy would open a stream of its own, and nobody would end it
+    if (isEventStream(input.primaryObservation)) return 'stream';
     if (isUnsafeQuery(settings.parity.unsafeQueries, input.method, input.target)) return 'unsafe';
     return drawn(settings.parity.sample) ? undefined : 'sample';
   };
