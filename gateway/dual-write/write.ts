@@ -272,7 +272,8 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
       scope: command.scope,
       request_hash: requestHash(command),
       method: command.method,
-      target: command.target,
+      // a query may hold secrets; the whole target is in the sealed request
+      target: command.target.split('?', 1)[0]!,
       aggregate: knownAggregate(writes.events, facts),
       upstream: command.upstream,
       publisher: writes.publisher,
