@@ -125,6 +125,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
   const book = createAliasBook({
     store: deps.aliases,
     wanted: (context) => live().config.contexts[context]?.parity.aliases === true,
+    anyWanted: () => Object.values(live().config.contexts).some(({ parity }) => parity.aliases),
     redacted: () => redactedMembers(live().config.redact),
     onStore: (failing, error) =>
       failing

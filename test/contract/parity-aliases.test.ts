@@ -20,7 +20,13 @@ afterAll(async () => {
 
 describe('aliases in PostgreSQL', () => {
   const bookOf = () =>
-    createAliasBook({ store: createAliasStore(db), wanted: () => true, redacted: () => new Set(['card_number']), exchangeMs: 3_600_000 });
+    createAliasBook({
+      store: createAliasStore(db),
+      wanted: () => true,
+      anyWanted: () => true,
+      redacted: () => new Set(['card_number']),
+      exchangeMs: 3_600_000,
+    });
   const order = { word: 'order', legacy: '17', extracted: 'b-9' };
 
   it('reach other gateways, also those that start later, and the later of two stays', async () => {

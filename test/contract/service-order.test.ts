@@ -8,6 +8,10 @@ import { type Service, startService } from '@banyan/kit/service.ts';
 import { orderService } from '@banyan/service-order/compose.ts';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Knex } from 'knex';
+import { compareObservations } from '../../gateway/core/parity/compare.ts';
+import { excuseDryRun } from '../../gateway/core/parity/dry-run.ts';
+import type { Observation } from '../../gateway/core/parity/observation.ts';
+import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 import { until } from '../harness/wait.ts';
 import { configFor, fact, openStore, publish, silent, startStream } from './kit-fixtures.ts';
@@ -422,6 +426,28 @@ describe('commands', () => {
     await own('extracted', 2);
     expect((await post('/api/orders', { 'idempotency-key': 'frozen' }, wish())).status).toBe(201);
   });
+});
+
+it('answers a dry run as the monolith answers the command itself, but for number and moment', async () => {
+  const observed = ({ status, headers, body }: Answer): Observation => ({ status, headers, body: Buffer.from(body), complete: true });
+  const rules = compileRules({}, 0);
+  for (const [path, body] of [
+    ['/api/orders', wish({ items: [{ productId: 2, quantity: 1 }] })],
+    ['/api/orders', wish({ userId: '' })],
+    ['/api/orders', wish({ items: [{ productId: 1, quantity: 1_000_000 }] })],
+    ['/api/orders/9999/cancel', ''],
+  ] as const) {
+    const [done, dry] = await Promise.all([
+      ask(shop.url, 'POST', path, { ...json, 'idempotency-key': `real-${path}` }, body),
+      ask(service.url, 'POST', path, { ...json, 'idempotency-key': `real-${path}`, 'banyan-dry-run': '1' }, body),
+    ]);
+    const pair = [
+      observed(done),
+      observed({ ...dry, headers: dry.headers.filter(([name]) => name.toLowerCase() !== 'banyan-dry-run') }),
+    ] as const;
+    const verdict = excuseDryRun(path, ...pair, compareObservations(...pair, rules));
+    expect([path, done.status, verdict.kind === 'mismatch' ? verdict.differences : []]).toEqual([path, dry.status, []]);
+  }
 });
 
 it('tells how it is', async () => {

@@ -6,6 +6,8 @@ export type AliasBookDeps = {
   readonly store: AliasStore | null;
   /** Does this context learn aliases? */
   readonly wanted: (context: string) => boolean;
+  /** Does any? Else the store is left alone. */
+  readonly anyWanted: () => boolean;
   /** Member names, in lower case, that the configuration redacts. */
   readonly redacted: () => ReadonlySet<string>;
   /** Told once when the store fails and once when it works again. */
@@ -72,7 +74,7 @@ export const createAliasBook = (deps: AliasBookDeps): AliasBook => {
     }
   };
   const exchange = async (): Promise<void> => {
-    if (store === null) return;
+    if (store === null || !deps.anyWanted()) return;
     while (running) await running;
     running = trade(store).finally(() => {
       running = null;
