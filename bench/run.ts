@@ -7,6 +7,7 @@ const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => 
   consumer: async () => (await import('./consumer/consumer.ts')).benchConsumer,
   proxy: async () => (await import('./proxy/proxy.ts')).benchProxy,
   parity: async () => (await import('./parity/parity.ts')).benchParity,
+  'parity-live': async () => (await import('./parity-live/parity-live.ts')).benchParityLive,
   'parity-noise': async () => (await import('./parity-noise/parity-noise.ts')).benchParityNoise,
   'dual-write': async () => (await import('./dual-write/dual-write.ts')).benchDualWrite,
   shadow: async () => (await import('./shadow/shadow.ts')).benchShadow,

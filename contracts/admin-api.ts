@@ -126,6 +126,13 @@ const figures = {
   /** (match + noise) / compared; null while nothing was compared. */
   rate: rate.nullable(),
 };
+const fieldSchema = z.strictObject({
+  route: z.string(),
+  field: z.string(),
+  kind: oneOf(DIFFERENCE_KINDS),
+  rule: z.string().nullable(),
+  count,
+});
 const tally = z.record(z.string(), count);
 /** Window = since the last change of stage. `since` is null when nothing was ever seen. */
 export const paritySchema = z.strictObject({
@@ -137,9 +144,7 @@ export const paritySchema = z.strictObject({
   /** `reasons` such as `{"incomparable:lagging": 3}`, `answers` of the primary such as `{"2xx": 10}`. */
   byRoute: z.array(z.strictObject({ route: z.string(), ...figures, reasons: tally, answers: tally })),
   /** Most frequent first, at most 200. `rule` = what excused it. */
-  byField: z.array(
-    z.strictObject({ route: z.string(), field: z.string(), kind: oneOf(DIFFERENCE_KINDS), rule: z.string().nullable(), count }),
-  ),
+  byField: z.array(fieldSchema),
   /** Fields in which legacy differs from itself, or only extracted does, when legacy is asked twice. Alarms first, at most 200. */
   noisy: z.array(
     z.strictObject({
@@ -155,8 +160,62 @@ export const paritySchema = z.strictObject({
       alarm: z.boolean(),
     }),
   ),
+  /** Commands that legacy did, beside what the service answered to their dry runs; by route. */
+  dryRuns: z.array(
+    z.strictObject({
+      route: z.string(),
+      compared: count,
+      match: count,
+      noise: count,
+      mismatch: count,
+      incomparable: count,
+      rate: rate.nullable(),
+      reasons: tally,
+    }),
+  ),
 });
 export type ParityView = DeepReadonly<z.output<typeof paritySchema>>;
+
+/** One hour, UTC. `byField` most frequent first, at most 50. */
+export const parityHourSchema = z.strictObject({
+  hour: when,
+  ...figures,
+  byRoute: z.array(z.strictObject({ route: z.string(), ...figures })),
+  byField: z.array(fieldSchema),
+});
+export type ParityHourView = DeepReadonly<z.output<typeof parityHourSchema>>;
+
+const ms = z.number().min(0);
+/** ms to the heads of answers to the same queries. */
+export const parityLatencySchema = z.strictObject({
+  route: z.string(),
+  sides: z.array(
+    z.strictObject({
+      upstream: oneOf(UPSTREAMS),
+      /** `primary` = a client waited for it; `copy` = only the comparison did. */
+      asked: oneOf(['primary', 'copy']),
+      n: count,
+      p50: ms,
+      p90: ms,
+      p99: ms,
+      max: ms,
+    }),
+  ),
+  /** Is extracted slower? null with fewer than 8 answers of a side. */
+  test: z
+    .strictObject({
+      /** `copies` = both sides were asked beside the client; `mixed` = one of them answered it. */
+      basis: oneOf(['copies', 'mixed']),
+      /** Chance that an answer of extracted takes longer than one of legacy; 0.5 = alike. */
+      larger: rate,
+      /** Two-sided. */
+      p: rate,
+      /** Median of extracted over that of legacy. */
+      medians: z.number().min(0),
+    })
+    .nullable(),
+});
+export type ParityLatencyView = DeepReadonly<z.output<typeof parityLatencySchema>>;
 
 const differenceSchema = z.looseObject({
   path: z.string(),
@@ -337,6 +396,13 @@ export const pairsQuerySchema = z.strictObject({
   limit: limit(200),
 });
 export type PairsQuery = z.output<typeof pairsQuerySchema>;
+const HOURS = 'whole hours from 1 to 8784';
+export const hoursQuerySchema = z.strictObject({
+  /** So many, this one included. */
+  hours: z.coerce.number({ error: HOURS }).int({ error: HOURS }).min(1, { error: HOURS }).max(8_784, { error: HOURS }).default(24),
+  route: z.string().max(2_048).optional(),
+});
+export type HoursQuery = z.output<typeof hoursQuerySchema>;
 export const ledgerQuerySchema = z.strictObject({ context: name.optional(), state: oneOf(LEDGER_STATES).optional(), ...window });
 export type LedgerQuery = z.output<typeof ledgerQuerySchema>;
 export const auditQuerySchema = z.strictObject({ context: name.optional(), ...window });

@@ -85,6 +85,8 @@ export type Role = (typeof ROLES)[number];
 export const HEADERS = {
   /** On copies (shadow and probe requests): `1`. */
   shadow: 'banyan-shadow',
+  /** On copies of commands, and on the answers to them: `1` = nothing of it may have an effect. */
+  dryRun: 'banyan-dry-run',
   /** On commands to an extracted service: the epoch under which the gateway believes the context to be owned. */
   epoch: 'banyan-epoch',
   /** On commands to an extracted service: the ledger id, kept as `causationid` of the resulting facts. */

@@ -6,6 +6,7 @@ import {
   frozen,
   type Live,
   type LiveContext,
+  mayDryRun,
   type PipelineDeps,
   type RouteSettings,
   THAW_MS,
@@ -16,7 +17,7 @@ import type { Answer } from './proxy/answer.ts';
 import { holdBack, wholeAnswer } from './proxy/buffered.ts';
 import { type Call, copyOf } from './proxy/call.ts';
 import { readBody } from './proxy/collect.ts';
-import { headerOf } from './proxy/headers.ts';
+import { headerOf, pairsOf } from './proxy/headers.ts';
 import { recognise } from './recognise.ts';
 import { stickyOf } from './sticky.ts';
 
@@ -53,6 +54,8 @@ const json = (status: number, reason: string, text: string, more: readonly strin
   );
 };
 
+const routeOf = (call: Call, { pattern }: RouteSettings): string => `${call.method} ${pattern}`;
+
 /** @throws AppError `bad-request` when there are two: nobody could tell which one a repeat repeats */
 const keyOf = (call: Call): string | null => {
   let key: string | null = null;
@@ -78,7 +81,7 @@ const repeatable = (error: unknown, key: string | null): unknown => {
 
 /** Commands on routes with events or back-sync: one commit before the first byte, one after the answer (DESIGN.md sections 5 and 6). */
 export const createCommands = (
-  d: Pick<PipelineDeps, 'flags' | 'pins' | 'now'> & { readonly writer: CommandWriter | null },
+  d: Pick<PipelineDeps, 'flags' | 'pins' | 'now' | 'shadow'> & { readonly writer: CommandWriter | null },
   steps: CommandSteps,
 ) => {
   /**
@@ -128,6 +131,18 @@ export const createCommands = (
     let answer: Answer;
     try {
       const sent = copyOf(x.call);
+      if (side === 'legacy' && mayDryRun(x))
+        x.dryRun = d.shadow.dryRun({
+          requestId: x.call.requestId,
+          context: context.name,
+          route: x.label ?? '',
+          method: x.call.method,
+          target: x.call.target,
+          headers: x.call.headers,
+          body,
+          key: begun.key,
+          pinned: x.pinned,
+        });
       answer =
         side === 'extracted'
           ? await steps.toExtracted(x, live, context, sent, { body, headers })
@@ -143,6 +158,19 @@ export const createCommands = (
     if (!held.complete && held.error && status < 400) await settle({ kind: 'lost', why: 'the answer broke off' });
     else await settle({ kind: 'answered', status, headers: answer.rawHeaders, body: held.body });
     if (status < 400 && x.sticky.key !== null) d.pins.set(context.name, x.sticky.key, side, context.pinMs, true);
+    const { resolve } = settings.writes;
+    if (resolve !== null && status >= 200 && status < 300 && held.body !== null)
+      d.shadow.created({
+        requestId: x.call.requestId,
+        context: context.name,
+        route: routeOf(x.call, settings),
+        target: x.call.target,
+        headers: x.call.headers,
+        primary: side,
+        answer: { status, headers: pairsOf(answer.rawHeaders), body: held.body, complete: true },
+        key: begun.key,
+        resolve,
+      });
     return held.release();
   };
 
@@ -155,7 +183,7 @@ export const createCommands = (
       const key = keyOf(call);
       const { begun, side } = await admit(x, writer, command, {
         context: command.context.name,
-        route: `${call.method} ${command.settings.pattern}`,
+        route: routeOf(call, command.settings),
         method: call.method,
         target: call.target,
         params: command.params,

@@ -7,6 +7,7 @@ import type { DualWriting } from './dual-writing.ts';
 import { createLagWatch, type LagWatch } from './lag-watch.ts';
 import { createListeners } from './listeners.ts';
 import type { Member } from './member.ts';
+import { createAliasStore } from './parity/aliases/store.ts';
 import { createPipeline } from './pipeline.ts';
 import { createUpgrader } from './proxy/upgrade.ts';
 import { samplesOf } from './ramping.ts';
@@ -57,7 +58,14 @@ export const createMemberLag = (member: Member, dual: DualWriting | null): LagWa
 export const createDataPlane = (deps: { member: Member; config: Config; dual: DualWriting | null; lag: LagWatch }): DataPlane => {
   const { member, config, dual, lag } = deps;
   const { live, log } = member;
-  const shadowing = createShadowing({ evidence: member.evidence, judges: member.judges, live, metrics: member.metrics, log });
+  const shadowing = createShadowing({
+    evidence: member.evidence,
+    judges: member.judges,
+    aliases: member.store && createAliasStore(member.store.db),
+    live,
+    metrics: member.metrics,
+    log,
+  });
   const samples = samplesOf(member);
   const journal = createJournal({ metrics: member.metrics, log, also: samples?.note });
   const handle = createPipeline({
@@ -94,6 +102,7 @@ export const createDataPlane = (deps: { member: Member; config: Config; dual: Du
     async open() {
       await member.pins.start().catch((error) => log.warn({ err: error }, 'pins of earlier commands could not be read'));
       lag.start();
+      shadowing.start();
       samples?.start();
     },
     listen: listeners.listen,

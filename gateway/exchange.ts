@@ -1,6 +1,6 @@
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Reason, Upstream as Side } from '@banyan/contracts/vocabulary.ts';
-import type { StickySelector } from './config.ts';
+import type { ResolveConfig, StickySelector } from './config.ts';
 import type { ContextFlag, Decision } from './core/decide.ts';
 import type { Routes } from './core/match.ts';
 import type { Flags } from './flags/flags.ts';
@@ -8,7 +8,7 @@ import type { OverrideTokens } from './identity/override-token.ts';
 import type { Claims, TokenReader } from './identity/tokens.ts';
 import type { Whoami } from './identity/whoami.ts';
 import type { Provided, Provider } from './openfeature/provider.ts';
-import type { CommandWriter, JournalEntry, Pins, RouteMemo, ShadowOffer } from './ports.ts';
+import type { CommandWriter, DryRun, JournalEntry, Pins, RouteMemo, ShadowPort } from './ports.ts';
 import type { Call } from './proxy/call.ts';
 import type { ClientResponse } from './proxy/client.ts';
 import type { Trusted } from './proxy/peer.ts';
@@ -18,7 +18,7 @@ import type { Sticky } from './sticky.ts';
 
 /** What the configuration says of one route. */
 export type RouteSettings = {
-  readonly writes: { readonly bodyLimit: number; readonly answerLimit: number };
+  readonly writes: { readonly bodyLimit: number; readonly answerLimit: number; readonly resolve: ResolveConfig | null };
   /** Every command of this route goes through the ledger. */
   readonly ledgered: boolean;
   readonly pattern: string;
@@ -75,7 +75,7 @@ export type PipelineDeps = {
   readonly pins: Pins;
   /** Does the extracted side lag behind by more than a pin covers? */
   readonly stale: (context: string) => boolean;
-  readonly shadow: { offer(offer: ShadowOffer): void; wants(context: string, operation: 'query', method: string, target: string): boolean };
+  readonly shadow: ShadowPort;
   readonly journal: { note(entry: JournalEntry): void };
   readonly now: () => number;
 };
@@ -102,10 +102,16 @@ export type Exchange = {
   override: Side | null;
   provided: Provided | null;
   shadowed: boolean;
+  /** The dry run beside this command. */
+  dryRun: DryRun | null;
   pinned: boolean;
   /** Extracted was asked and failed: legacy answers instead. */
   extractedFailed: boolean;
 };
+
+/** Are the two sides being compared, so that a command which legacy does is worth a dry run? */
+export const mayDryRun = ({ flag, context }: Exchange): boolean =>
+  context !== null && context.extracted !== null && flag !== null && !flag.killed && (flag.stage === 'shadow' || flag.stage === 'canary');
 
 /** Nobody may take this write just now, and nothing was sent. */
 export const unavailable = (context: LiveContext, cause: unknown): AppError =>

@@ -1,5 +1,5 @@
 import { AppError, STATUS_OF } from '@banyan/contracts/errors.ts';
-import type { Upstream as Side, Stage } from '@banyan/contracts/vocabulary.ts';
+import { HEADERS, type Upstream as Side, type Stage } from '@banyan/contracts/vocabulary.ts';
 import { createCommands, WRITES_PATH } from './commands.ts';
 import { bucketOf } from './core/bucket.ts';
 import { type Decision, decide } from './core/decide.ts';
@@ -9,6 +9,7 @@ import {
   frozen,
   type Live,
   type LiveContext,
+  mayDryRun,
   type PipelineDeps,
   type RouteSettings,
   THAW_MS,
@@ -19,7 +20,7 @@ import { type Call, prepare } from './proxy/call.ts';
 import type { ClientRequest, ClientResponse } from './proxy/client.ts';
 import type { ForwardOptions } from './proxy/client-exchange.ts';
 import { readBody } from './proxy/collect.ts';
-import { pairsOf } from './proxy/headers.ts';
+import { headerOf, pairsOf } from './proxy/headers.ts';
 import { sendProblem } from './proxy/problem.ts';
 import { type Delivered, reply } from './proxy/reply.ts';
 import { recognise } from './recognise.ts';
@@ -87,13 +88,17 @@ export const createPipeline = (d: PipelineDeps) => {
     }
     const { status, rawHeaders } = answer;
     // before `reply` adds its own
-    const seen = x.shadowed && x.context ? pairsOf(rawHeaders) : null;
+    const seen = (x.shadowed || x.dryRun !== null) && x.context ? pairsOf(rawHeaders) : null;
+    const headMs = d.now() - x.startedAt;
     const delivered = await reply(x.res, answer, {
       ...(headers.length > 0 ? { extraHeaders: headers } : {}),
       ...(seen && x.context ? { tee: { limitBytes: x.context.compareLimit } } : {}),
     });
-    const latencyMs = d.now() - x.startedAt;
-    if (seen && x.context && x.upstream && !delivered.clientLeft) offer(x, x.context, x.upstream, status, seen, delivered, latencyMs);
+    if (seen && x.context && x.upstream && !delivered.clientLeft) {
+      const observation = observed(status, seen, delivered);
+      if (x.dryRun !== null) x.dryRun.answered(observation);
+      else offer(x, x.context, x.upstream, observation, headMs);
+    } else x.dryRun?.lost();
     finish(
       x,
       delivered.clientLeft ? 499 : status,
@@ -101,22 +106,16 @@ export const createPipeline = (d: PipelineDeps) => {
     );
   };
 
-  const offer = (
-    x: Exchange,
-    context: LiveContext,
-    primary: Side,
-    status: number,
-    headers: [string, string][],
-    delivered: Delivered,
-    latencyMs: number,
-  ): void => {
-    const observation: Observation = {
-      status,
-      headers,
-      body: delivered.body ?? null,
-      complete: delivered.complete && delivered.body !== undefined,
-      ...(delivered.body === undefined ? { why: delivered.truncated ? 'truncated' : 'too-large' } : {}),
-    };
+  const observed = (status: number, headers: [string, string][], delivered: Delivered): Observation => ({
+    status,
+    headers,
+    body: delivered.body ?? null,
+    complete: delivered.body !== undefined || delivered.digest !== undefined,
+    ...(delivered.digest === undefined ? {} : { digest: delivered.digest }),
+    ...(delivered.complete ? {} : { why: 'truncated' }),
+  });
+
+  const offer = (x: Exchange, context: LiveContext, primary: Side, primaryObservation: Observation, latencyMs: number): void => {
     d.shadow.offer({
       requestId: x.call.requestId,
       context: context.name,
@@ -125,7 +124,7 @@ export const createPipeline = (d: PipelineDeps) => {
       target: x.call.target,
       headers: x.call.headers,
       primary,
-      primaryObservation: observation,
+      primaryObservation,
       pinned: x.pinned,
       latencyMs,
     });
@@ -218,9 +217,30 @@ export const createPipeline = (d: PipelineDeps) => {
   const wants = (x: Exchange, context: LiveContext): boolean =>
     x.call.body === 'none' && d.shadow.wants(context.name, 'query', x.call.method, x.call.target);
 
+  /** A body is kept for a dry run only where its length is known beforehand and small. */
+  const toLegacyWithDryRun = async (x: Exchange, live: Live, context: LiveContext): Promise<Answer> => {
+    const { call } = x;
+    const small = call.body === 'none' || (call.contentLength !== null && call.contentLength <= context.compareLimit);
+    if (!mayDryRun(x) || !d.shadow.makesDryRuns(context.name)) return toLegacy(x, live);
+    const body = small ? await readBody(call, context.compareLimit) : null;
+    x.dryRun = d.shadow.dryRun({
+      requestId: call.requestId,
+      context: context.name,
+      route: x.label ?? '',
+      method: call.method,
+      target: call.target,
+      headers: call.headers,
+      body,
+      key: headerOf(call.headers, HEADERS.idempotencyKey) ?? null,
+      pinned: x.pinned,
+    });
+    return toLegacy(x, live, body === null || call.body === 'none' ? undefined : body);
+  };
+
   /** A command of a route without events or back-sync: no ledger, no retry, no fallback. */
   const plainCommand = async (x: Exchange, live: Live, context: LiveContext, decision: Decision): Promise<void> => {
-    const answer = decision.kind === 'extracted-only' ? await toExtracted(x, live, context, x.call) : await toLegacy(x, live);
+    const answer =
+      decision.kind === 'extracted-only' ? await toExtracted(x, live, context, x.call) : await toLegacyWithDryRun(x, live, context);
     if (x.sticky.key !== null && answer.status < 400 && x.upstream)
       d.pins.set(context.name, x.sticky.key, x.upstream, context.pinMs, false);
     await deliver(x, live, answer);
@@ -327,12 +347,14 @@ export const createPipeline = (d: PipelineDeps) => {
         override: null,
         provided: null,
         shadowed: false,
+        dryRun: null,
         pinned: false,
         extractedFailed: false,
       };
       await run(x, live);
     } catch (error) {
       if (x) {
+        x.dryRun?.lost();
         finish(x, res.headersSent ? res.statusCode : STATUS_OF[error instanceof AppError ? error.code : 'internal'], error);
       }
       sendProblem(req, res, error);

@@ -65,7 +65,52 @@ export type Pins = {
   any(): boolean;
 };
 
-/** The shadow path (gateway/parity). `offer` never throws and never delays. */
+/** The shadow path (gateway/parity). Nothing of it throws or delays. */
+export type ShadowPort = {
+  offer(offer: ShadowOffer): void;
+  /** Would a copy of this query be of use? Decides whether its answer is kept at all. */
+  wants(context: string, operation: 'query', method: string, target: string): boolean;
+  /** A command is about to be sent to legacy; null = there is no dry run of it. */
+  dryRun(command: DryRunOffer): DryRun | null;
+  /** May there be a dry run of a command of this context? Decides whether its body is kept at all. */
+  makesDryRuns(context: string): boolean;
+  /** A command has made something: what the other side calls it may be learned. */
+  created(made: CreatedOffer): void;
+};
+
+export type DryRunOffer = {
+  readonly requestId: string;
+  readonly context: string;
+  readonly route: string;
+  readonly method: string;
+  readonly target: string;
+  readonly headers: readonly string[];
+  /** null = it is too large to be kept. */
+  readonly body: Buffer | null;
+  readonly key: string | null;
+  readonly pinned: boolean;
+};
+
+/** A dry run beside its command; exactly one of these is called. */
+export type DryRun = { answered(legacy: Observation): void; lost(): void };
+
+export type CreatedOffer = {
+  readonly requestId: string;
+  readonly context: string;
+  /** METHOD and pattern, `POST /api/orders`. */
+  readonly route: string;
+  /** Of the command. */
+  readonly target: string;
+  readonly headers: readonly string[];
+  readonly primary: Side;
+  /** 2xx, whole. */
+  readonly answer: Observation;
+  /** The idempotency key under which it was sent. */
+  readonly key: string;
+  /** How a side is asked what became of a command. */
+  readonly resolve: { readonly get: string; readonly applied: string; readonly body: string | null };
+};
+
 export type ShadowOffer = {
   readonly requestId: string;
   readonly context: string;
@@ -76,6 +121,7 @@ export type ShadowOffer = {
   readonly primary: Side;
   readonly primaryObservation: Observation;
   readonly pinned: boolean;
+  /** From the request to the head of the answer. */
   readonly latencyMs: number;
 };
 

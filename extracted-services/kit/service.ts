@@ -12,6 +12,7 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { type ServiceConfig, StartError } from './config.ts';
 import { type Consumer, requestReplay, startConsumer } from './consumer.ts';
 import { dlqRoutes } from './dlq.ts';
+import { type DryRunSpec, dryRunDb, dryRunRoutes, guardHttp } from './dry-run.ts';
 import { reasonOf } from './failures.ts';
 import type { Handler } from './handlers.ts';
 import { answerProblem, sendProblem } from './http.ts';
@@ -43,6 +44,8 @@ export type ServiceSpec = {
   readonly migrations: readonly Migration[];
   /** The source of the facts that it publishes; then it waits for the store to take them. */
   readonly publishes?: string;
+  /** Commands with `banyan-dry-run: 1` are carried out without effect and answered; absent = refused. */
+  readonly dryRun?: DryRunSpec;
   readonly compose: (deps: ComposeDeps) => Parts;
 };
 
@@ -258,8 +261,13 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     await migrateSchema(db, spec.schema, spec.migrations);
     if (spec.publishes !== undefined)
       await waitFor('the store (banyan.append_fact; banyan run migrates it)', storeTakesFacts(db), log, patienceMs, signal);
-    const made = spec.compose({ config, db, log });
-    stopParts = made.stop;
+    const unguard = spec.dryRun ? guardHttp() : undefined;
+    stopParts = async () => unguard?.();
+    const made = spec.compose({ config, db: spec.dryRun ? dryRunDb(db) : db, log });
+    stopParts = async () => {
+      unguard?.();
+      await made.stop?.();
+    };
     const reads = made.handlers.length > 0;
     if (reads) await waitFor(`the stream ${config.stream}`, streamExists(kinesis, config.stream), log, patienceMs, signal);
     if (options.replay) {
@@ -290,6 +298,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
       ...made,
       routes: express
         .Router()
+        .use(dryRunRoutes(db, spec.dryRun))
         .use(dlqRoutes({ db, schema: spec.schema, consumer: spec.name, handlers: made.handlers, own: spec.publishes }), made.routes),
     };
     let stopped: Promise<void> | undefined;

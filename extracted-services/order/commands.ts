@@ -1,4 +1,5 @@
 import { AppError } from '@banyan/contracts/errors.ts';
+import { isDryRun } from '@banyan/kit/dry-run.ts';
 import type { Knex } from 'knex';
 import { cancel, type Order, OrderRefused, type OrderRequest, place, repeat, stateOf, wanted } from './domain.ts';
 import type { Ids } from './ids.ts';
@@ -55,6 +56,7 @@ const inTransaction = async <T>(db: Knex, work: (trx: Knex.Transaction) => Promi
  * the transaction ends no flip can move the ownership.
  */
 const assertOwner = async (trx: Knex, epoch: number | null): Promise<void> => {
+  if (isDryRun()) return;
   await trx.raw(`select pg_advisory_xact_lock_shared(banyan.context_lock('order'))`);
   const { rows } = await trx.raw<{ rows: { owner: string; epoch: number }[] }>(
     `select owner, epoch from banyan.context where name = 'order'`,
@@ -68,6 +70,7 @@ const assertOwner = async (trx: Knex, epoch: number | null): Promise<void> => {
 
 /** @throws OrderRefused 422 when this key has published such a fact before: then the change would go unreported, so it must not be made */
 const append = async (trx: Knex, type: string, id: number, data: object, context: CommandContext): Promise<void> => {
+  if (isDryRun()) return;
   const { rows } = await trx.raw<{ rows: { appended: boolean }[] }>(
     `select appended from banyan.append_fact(p_context => 'order', p_origin => 'extracted', p_type => ?, p_subject => ?, p_data => ?::jsonb,
        p_kind => 'command', p_key => ?, p_causation => ?, p_traceparent => ?, p_epoch => ?)`,
@@ -96,7 +99,8 @@ export const createCommands = ({ db, ids, now }: CommandsDeps): Commands => ({
     const { key } = context;
     const known = key === null ? null : await findByRef(db, key);
     if (known) return repeat(known, wish);
-    const id = await ids.take(context.epoch ?? 0);
+    // no number of the legacy sequence is spent on what will not be
+    const id = isDryRun() ? Number.MAX_SAFE_INTEGER : await ids.take(context.epoch ?? 0);
     return inTransaction(db, async (trx) => {
       // before any other lock: a command that repeats this key waits here and then finds what the first one made
       if (key !== null) await trx.raw('select pg_advisory_xact_lock(hashtextextended(?, 0))', [`svc_order.key:${key}`]);

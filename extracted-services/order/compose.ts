@@ -17,6 +17,7 @@ export const orderService: ServiceSpec = {
   schema: SCHEMA,
   migrations: [participantTables, ...migrations],
   publishes: sourceOf('order', 'extracted'),
+  dryRun: { ids: 'transient' },
   compose: ({ config, db, log }) => {
     const ids = createIds({ adapterUrl: config.adapterUrl, token: config.adapterToken, context: 'order' });
     const commands = createCommands({ db, ids, now: () => new Date() });

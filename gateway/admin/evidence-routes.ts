@@ -2,12 +2,15 @@ import {
   auditQuerySchema,
   auditRowSchema,
   auditVerdictSchema,
+  hoursQuerySchema,
   ledgerEntrySchema,
   ledgerQuerySchema,
   pageOf,
   pairDetailSchema,
   pairSchema,
   pairsQuerySchema,
+  parityHourSchema,
+  parityLatencySchema,
   paritySchema,
   resolveSchema,
 } from '@banyan/contracts/admin-api.ts';
@@ -40,6 +43,29 @@ export const evidenceRoutes = (deps: AdminDeps, views: ContextViews): Endpoint[]
         const report = await parity().parityReport(name);
         if (!report) throw new AppError('not-found', `there is no parity report of ${name}`);
         return ok(report);
+      },
+    }),
+    endpoint('GET /contexts/:name/parity/hours', {
+      role: 'viewer',
+      summary: 'Parity of a context hour by hour, also across changes of stage; newest first',
+      query: hoursQuerySchema,
+      answers: { 200: pageOf(parityHourSchema) },
+      handle: async ({ params, query }) => {
+        const context = views.flagOf(params.name!).name;
+        const hours = await parity().parityHours({ context, ...query });
+        if (!hours) throw new AppError('not-found', `there is no parity report of ${context}`);
+        return ok(hours);
+      },
+    }),
+    endpoint('GET /contexts/:name/parity/latency', {
+      role: 'viewer',
+      summary: 'How long both sides take for the same queries, by route, with a Mann-Whitney test; since the last change of stage',
+      answers: { 200: pageOf(parityLatencySchema) },
+      handle: async ({ params }) => {
+        const name = views.flagOf(params.name!).name;
+        const found = await parity().parityLatency(name);
+        if (!found) throw new AppError('not-found', `there is no parity report of ${name}`);
+        return ok(found);
       },
     }),
     endpoint('GET /pairs', {

@@ -4,12 +4,15 @@ import type {
   AuditVerdict,
   BacklogView,
   BreakerView,
+  HoursQuery,
   LedgerEntryView,
   LedgerQuery,
   Page,
   PairDetailView,
   PairsQuery,
   PairView,
+  ParityHourView,
+  ParityLatencyView,
   ParityView,
   RampAction,
   RampView,
@@ -88,9 +91,15 @@ export type RampPort = {
   views(contexts: readonly string[]): Promise<ReadonlyMap<string, RampView>>;
 };
 
+export type ParityHoursQuery = HoursQuery & { readonly context: string };
+
 export type ParityPort = {
   /** undefined = not such a context. */
   parityReport(context: string): Promise<ParityView | undefined>;
+  /** The last so many hours, this one included; undefined = not such a context. */
+  parityHours(query: ParityHoursQuery): Promise<Page<ParityHourView> | undefined>;
+  /** By route, since the last change of stage; undefined = not such a context. */
+  parityLatency(context: string): Promise<Page<ParityLatencyView> | undefined>;
   pairs(query: PairsQuery): Promise<Page<PairView>>;
   pair(id: string): Promise<PairDetailView | undefined>;
 };

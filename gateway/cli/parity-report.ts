@@ -1,8 +1,15 @@
-import { contextSchema, type ParityView, pageOf, paritySchema } from '@banyan/contracts/admin-api.ts';
-import { type OnlineFlags, part, readAnswer } from './answers.ts';
-import { adminClient, withAdminOptions } from './client.ts';
-import { answerNo } from './exit.ts';
-import { formatTable, groupOf, printJson, type Register } from './output.ts';
+import {
+  contextSchema,
+  type ParityHourView,
+  type ParityView,
+  pageOf,
+  parityHourSchema,
+  paritySchema,
+} from '@banyan/contracts/admin-api.ts';
+import { moment, type OnlineFlags, part, queryOf, readAnswer } from './answers.ts';
+import { type AdminClient, adminClient, withAdminOptions } from './client.ts';
+import { answerNo, cannot } from './exit.ts';
+import { formatTable, groupOf, type Io, printJson, type Register } from './output.ts';
 
 type Named = { readonly context: string } & ParityView;
 
@@ -22,6 +29,34 @@ const rowOf = (report: Named): string[] => [
   report.sprt.state,
 ];
 
+type ReportFlags = OnlineFlags & { readonly hours?: string; readonly route?: string };
+
+const hourRow = (hour: ParityHourView): string[] => {
+  const worst = hour.byField.find(({ rule }) => rule === null);
+  return [
+    moment(hour.hour).slice(0, 16),
+    String(hour.requests),
+    String(hour.compared),
+    String(hour.match),
+    String(hour.noise),
+    String(hour.mismatch),
+    String(hour.incomparable),
+    String(hour.dropped),
+    hour.rate === null ? '-' : percent(hour.rate),
+    worst === undefined ? '' : `${worst.count} x ${worst.kind} ${worst.field}`,
+  ];
+};
+
+const showHours = async (io: Io, client: AdminClient, context: string | undefined, flags: ReportFlags): Promise<void> => {
+  if (context === undefined) throw cannot('--hours wants a CONTEXT');
+  if (!/^[1-9]\d{0,3}$/.test(flags.hours!)) throw cannot(`--hours ${flags.hours}: expected whole hours from 1 to 8784`);
+  const path = `/contexts/${part(context)}/parity/hours${queryOf({ hours: flags.hours, route: flags.route })}`;
+  const page = readAnswer(client, pageOf(parityHourSchema), await client.get(path));
+  if (flags.json === true) return printJson(io, page);
+  const head = ['HOUR (UTC)', 'REQUESTS', 'COMPARED', 'MATCH', 'NOISE', 'MISMATCH', 'INCOMPARABLE', 'DROPPED', 'RATE', 'MOST'];
+  io.out(formatTable(head, page.items.map(hourRow), io.color));
+};
+
 /**
  * `banyan parity report [CONTEXT]`. 1 when the evidence of a context says roll back or a field differs more often than its
  * noise explains, else 0: single mismatches are what the sequential test weighs, and it has not decided while it says continue.
@@ -30,9 +65,13 @@ export const registerParityReport: Register = (program, io) => {
   withAdminOptions(groupOf(program, 'parity', 'what comparing both sides has shown').command('report'))
     .description('how alike both sides answered since the last change of stage; 1 when the evidence says roll back')
     .argument('[context]', 'default: all')
+    .option('--hours <n>', 'the last so many hours one by one, also across changes of stage; always 0')
+    .option('--route <template>', 'with --hours: of this route alone')
     .option('--json', 'one JSON document')
-    .action(async (context: string | undefined, flags: OnlineFlags) => {
+    .action(async (context: string | undefined, flags: ReportFlags) => {
       const client = await adminClient(flags);
+      if (flags.hours !== undefined) return showHours(io, client, context, flags);
+      if (flags.route !== undefined) throw cannot('--route goes with --hours');
       const names =
         context === undefined
           ? readAnswer(client, pageOf(contextSchema), await client.get('/contexts')).items.map(({ name }) => name)
@@ -44,6 +83,24 @@ export const registerParityReport: Register = (program, io) => {
       else {
         const head = ['CONTEXT', 'REQUESTS', 'COMPARED', 'MATCH', 'NOISE', 'MISMATCH', 'INCOMPARABLE', 'DROPPED', 'RATE', '95%', 'VERDICT'];
         io.out(formatTable(head, reports.map(rowOf), io.color));
+        const dryRunRows = reports.flatMap(({ context: name, dryRuns }) =>
+          dryRuns.map((one) => [
+            name,
+            one.route,
+            String(one.compared),
+            String(one.match),
+            String(one.noise),
+            String(one.mismatch),
+            String(one.incomparable),
+            one.rate === null ? '-' : percent(one.rate),
+          ]),
+        );
+        if (dryRunRows.length > 0) {
+          io.out('');
+          io.out(
+            formatTable(['DRY RUNS', 'ROUTE', 'COMPARED', 'MATCH', 'NOISE', 'MISMATCH', 'INCOMPARABLE', 'RATE'], dryRunRows, io.color),
+          );
+        }
         const fields = reports.flatMap(({ context: name, byField }) =>
           byField.filter(({ rule }) => rule === null).map(({ route, field, kind, count }) => [name, route, field, kind, String(count)]),
         );

@@ -19,6 +19,7 @@ import { newProgram } from './new-program.ts';
 import { groupOf, type Io, processIo, type Register } from './output.ts';
 import { registerOverride } from './override.ts';
 import { registerParityCompare } from './parity-compare.ts';
+import { registerParityLatency } from './parity-latency.ts';
 import { registerParityReplay } from './parity-replay.ts';
 import { registerParityReport } from './parity-report.ts';
 import { registerRamp } from './ramp.ts';
@@ -42,6 +43,7 @@ const COMMANDS: readonly Register[] = [
   registerRamp,
   registerOverride,
   registerIdentity,
+  registerParityLatency,
   registerParityReport,
   registerParityReplay,
   registerLedger,

@@ -269,6 +269,8 @@ export const check = (input: CheckInput): Checked => {
     checkEvents(input, name, context, fault);
     checkClients(config, name, context, fault, warn);
     checkParity(input.today, [...at, 'parity'], context.parity, fault, warn);
+    if (context.parity.aliases && !context.match.some(({ writes }) => writes.resolve !== null))
+      warn([...at, 'parity', 'aliases'], 'learns nothing: no match of this context has writes.resolve');
     checkApprovals(config, [...at, 'ramp', 'approvals'], context.ramp.approvals, fault);
     const { steps, gate } = context.ramp;
     if (steps.some((step, index) => index > 0 && step <= (steps[index - 1] ?? 0)))

@@ -186,6 +186,12 @@ export const paritySchema = object({
   unsafeQueries: list(pathPattern(), 'a list of path patterns').prefault([]),
   /** Bytes; larger answers are compared by streamed digest. */
   bodyLimit: size().prefault('1MiB'),
+  /** Share of the commands that legacy does of which a service that declares dry runs gets a copy without effect. */
+  dryRun: share().prefault('0%'),
+  /** How long the figures of each hour are kept, ms. */
+  retention: duration().prefault('720h'),
+  /** Do both sides mint ids? Then what each calls the thing that a command made is learned from `writes.resolve`, asked of the other side too. */
+  aliases: yesNo().prefault(false),
 });
 
 const event = object({

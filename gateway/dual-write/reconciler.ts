@@ -1,11 +1,10 @@
 import type { Upstream } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
-import { matchPath } from '../core/event-mapping.ts';
-import { jsonPath } from '../core/json-path.ts';
 import { askLater, type LedgerRow, type LedgerSettle, settleRows } from './ledger.ts';
+import { fillTemplate, readFinding } from './resolve.ts';
 import { dueAfter, type RouteWrites } from './route-writes.ts';
 import type { Seal } from './seal.ts';
-import { decodeRequest, encodeResponse, jsonPart, jsonValue, type StoredResponse } from './stored.ts';
+import { decodeRequest, encodeResponse, type StoredResponse } from './stored.ts';
 import type { Log } from './write.ts';
 
 /** Asks the upstream, with the configured credentials only; never a client's. Throws when there is no answer. */
@@ -23,38 +22,6 @@ export type ReconcilerDeps = {
   /** Pause after the first look, doubled up to `maxDelayMs`, with jitter. Defaults 250 and 30,000. */
   readonly firstDelayMs?: number;
   readonly maxDelayMs?: number;
-};
-
-/** What the upstream says of a command: it was applied, it was not, or this answer does not tell. */
-export type Finding =
-  | { readonly kind: 'found'; readonly body: string | null }
-  | { readonly kind: 'absent' }
-  | { readonly kind: 'unclear'; readonly why: string };
-
-const isEmpty = (value: unknown): boolean =>
-  value === undefined || value === null || value === '' || (Array.isArray(value) && value.length === 0);
-
-/** Reads the answer to a `resolve` request. Pure. */
-export const readFinding = (resolve: NonNullable<RouteWrites['resolve']>, status: number, text: string): Finding => {
-  if (status === 404 || status === 410) return { kind: 'absent' };
-  if (status < 200 || status > 299) return { kind: 'unclear', why: `the upstream answered ${status} when asked` };
-  if (resolve.applied === 'status') return { kind: 'found', body: null };
-  const value = text.trim() === '' ? null : jsonValue(text);
-  if (value === undefined) return { kind: 'unclear', why: 'the upstream answered no JSON when asked' };
-  if (isEmpty(jsonPath(resolve.applied)(value))) return { kind: 'absent' };
-  return { kind: 'found', body: resolve.body === null ? null : (jsonPart(text, jsonPath(resolve.body)) ?? null) };
-};
-
-/** `{key}` is the idempotency key, other places are the route's path parameters. Null when a place has no value. */
-export const fillTemplate = (template: string, key: string, route: string, target: string): string | null => {
-  const params = matchPath(route.slice(route.indexOf(' ') + 1), target) ?? {};
-  let complete = true;
-  const path = template.replace(/\{([^{}]+)\}/g, (_, name: string) => {
-    const value = name === 'key' ? key : Object.hasOwn(params, name) ? params[name] : undefined;
-    if (value === undefined) complete = false;
-    return encodeURIComponent(value ?? '');
-  });
-  return complete ? path : null;
 };
 
 /** Settles one claimed row of state unknown by asking: never by sending again. What cannot be decided waits for a person. */

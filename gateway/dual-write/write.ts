@@ -21,7 +21,8 @@ import {
   uuid7,
 } from './ledger.ts';
 import { createPinAnnouncer } from './pins.ts';
-import { type Ask, fillTemplate, readFinding } from './reconciler.ts';
+import type { Ask } from './reconciler.ts';
+import { fillTemplate, readFinding } from './resolve.ts';
 import type { Command } from './route-writes.ts';
 import type { Seal } from './seal.ts';
 import { type Outcome, settlement } from './settlement.ts';
@@ -271,7 +272,8 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
       scope: command.scope,
       request_hash: requestHash(command),
       method: command.method,
-      target: command.target,
+      // a query may hold secrets; the whole target is in the sealed request
+      target: command.target.split('?', 1)[0]!,
       aggregate: knownAggregate(writes.events, facts),
       upstream: command.upstream,
       publisher: writes.publisher,

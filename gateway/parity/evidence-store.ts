@@ -1,8 +1,11 @@
 import type { Knex } from 'knex';
 import { parseJson, printable } from '../core/parity/json.ts';
+import type { LatencyRow } from '../core/parity/latency.ts';
 import { type Looked, look, nextLookAt, type Tally } from '../core/parity/noise.ts';
 import { type CountRow, type EvidenceStore, EXEMPLARS, type FieldRow, type Pair, type PairSummary } from './evidence.ts';
+import { boundedFields, createHourStore, FIELD_KEY, hourNow } from './hour-store.ts';
 import { isPairId, pageOf } from './pair-page.ts';
+import { canonicalBatch, createTemplateStore, lockContext, rulesIn } from './template-store.ts';
 
 const PROBE_KEY = ['context', 'route', 'field', 'kind'] as const;
 /** Sums of bigint come as text. */
@@ -64,10 +67,6 @@ const chunks = <T>(rows: readonly T[]): T[][] =>
 
 /** The evidence store in PostgreSQL (migration 020-parity). `db` is the gateway's pool; errors of the database pass through. */
 export const createEvidenceStore = (db: Knex): EvidenceStore => {
-  /** Adders share the lock of a context, a reset has it alone: it must not delete rows that they are adding to. */
-  const lock = (trx: Knex, context: string, how: '' | '_shared'): Promise<unknown> =>
-    Promise.resolve(trx.raw(`select pg_advisory_xact_lock${how}(hashtextextended(?, 0))`, [`banyan.parity ${context}`]));
-
   const increment = async (
     trx: Knex,
     table: string,
@@ -108,13 +107,18 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
   };
 
   return {
-    add: (batch) =>
+    ...createTemplateStore(db),
+    ...createHourStore(db),
+    add: (given) =>
       db.transaction(async (trx) => {
-        const contexts = [...new Set([...batch.counts, ...batch.fields, ...batch.pairs].map(({ context }) => context))].sort();
+        const contexts = [
+          ...new Set([...given.counts, ...given.fields, ...given.latencies, ...given.pairs].map(({ context }) => context)),
+        ].sort();
         for (const context of contexts) {
-          await lock(trx, context, '_shared');
+          await lockContext(trx, context, '_shared');
           await trx.raw('insert into banyan.parity_window (context, since) values (?, now()) on conflict (context) do nothing', [context]);
         }
+        const batch = canonicalBatch(given, await rulesIn(trx, contexts));
         await increment(
           trx,
           'parity_count',
@@ -122,8 +126,30 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
           batch.counts.map((row) => ({ ...row, why: storable(row.why) })),
           ['n'],
         );
-        const fields = batch.fields.map((row) => ({ ...row, field: storable(row.field), last_at: trx.raw('now()') }));
-        await increment(trx, 'parity_field', ['context', 'route', 'field', 'kind', 'rule'], fields, ['n']);
+        const fields = batch.fields.map((row) => ({ ...row, field: storable(row.field) }));
+        const known = await boundedFields(trx, 'parity_field', {}, fields);
+        await increment(
+          trx,
+          'parity_field',
+          FIELD_KEY,
+          known.map((row) => ({ ...row, last_at: trx.raw('now()') })),
+          ['n'],
+        );
+        const hour = await hourNow(trx);
+        await increment(
+          trx,
+          'parity_hour_count',
+          ['context', 'hour', 'route', 'what', 'why'],
+          batch.counts.map((row) => ({ ...row, why: storable(row.why), hour })),
+          ['n'],
+        );
+        await increment(
+          trx,
+          'parity_hour_field',
+          [...FIELD_KEY, 'hour'],
+          (await boundedFields(trx, 'parity_hour_field', { hour }, fields)).map((row) => ({ ...row, hour })),
+          ['n'],
+        );
         const probes = batch.probes.map(({ onlyExtracted, onlyLegacy, both, ...row }) => ({
           ...row,
           field: storable(row.field),
@@ -132,6 +158,7 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
           in_both: both,
         }));
         await increment(trx, 'parity_probe', ['context', 'route', 'field', 'kind'], probes, ['only_extracted', 'only_legacy', 'in_both']);
+        await increment(trx, 'parity_latency', ['context', 'route', 'upstream', 'asked', 'bucket'], batch.latencies, ['n']);
         await lookAtNoise(trx, [...new Set(batch.probes.map(({ context }) => context))]);
         if (batch.pairs.length === 0) return;
         await trx
@@ -157,6 +184,15 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
           [contexts, EXEMPLARS.perContext, EXEMPLARS.perField],
         );
       }),
+
+    latencies: async (context) => {
+      const rows = await db
+        .withSchema('banyan')
+        .from('parity_latency')
+        .where({ context })
+        .select<(Omit<LatencyRow, 'n'> & { n: string })[]>('context', 'route', 'upstream', 'asked', 'bucket', 'n');
+      return rows.map((row) => ({ ...row, n: Number(row.n) }));
+    },
 
     totals: async (context) => {
       const window = await db.withSchema('banyan').from('parity_window').where({ context }).first<{ since: Date } | undefined>('since');
@@ -228,8 +264,8 @@ export const createEvidenceStore = (db: Knex): EvidenceStore => {
 
     reset: (context, at) =>
       db.transaction(async (trx) => {
-        await lock(trx, context, '');
-        for (const table of ['parity_count', 'parity_field', 'parity_probe'])
+        await lockContext(trx, context, '');
+        for (const table of ['parity_count', 'parity_field', 'parity_probe', 'parity_latency'])
           await trx.withSchema('banyan').from(table).where({ context }).delete();
         await trx.raw(
           'insert into banyan.parity_window (context, since) values (?, ?) on conflict (context) do update set since = excluded.since',

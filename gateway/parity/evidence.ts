@@ -1,15 +1,17 @@
 import type { Upstream, VerdictKind } from '@banyan/contracts/vocabulary.ts';
+import { type Asked, type LatencyReport, type LatencyRow, latencyBucket, latencyReportsOf } from '../core/parity/latency.ts';
 import type { Looked } from '../core/parity/noise.ts';
 import { type Difference, type Noise, type Observation, type Verdict, verdictDocument } from '../core/parity/observation.ts';
 import { fieldOf } from '../core/parity/path.ts';
 import { fieldKey } from '../core/parity/probe.ts';
+import type { TemplateRule } from '../core/parity/route-names.ts';
 import type { Gate } from '../core/parity/stats.ts';
-import { type ParityReport, parityReportOf } from './evidence-report.ts';
+import { type HourReport, hourReportsOf, type ParityReport, parityReportOf } from './evidence-report.ts';
 import { exemplarOf, type Redaction } from './exemplar.ts';
 import type { StoredAnswer } from './redact.ts';
 
-/** What is counted besides verdicts: queries offered, not mirrored because something was full, left out on purpose, legacy asked twice, primary answers by status class. */
-export type CountName = 'requests' | VerdictKind | 'dropped' | 'skipped' | 'probed' | 'answers';
+/** What is counted besides verdicts: dry runs of commands, queries offered, not mirrored because something was full, left out on purpose, legacy asked twice, primary answers by status class. */
+export type CountName = 'requests' | VerdictKind | 'dropped' | 'skipped' | 'probed' | 'answers' | 'dry-run';
 
 export type CountRow = {
   readonly context: string;
@@ -64,6 +66,7 @@ export type Batch = {
   readonly counts: readonly CountRow[];
   readonly fields: readonly FieldRow[];
   readonly probes: readonly ProbeRow[];
+  readonly latencies: readonly LatencyRow[];
   readonly pairs: readonly NewPair[];
 };
 /** What triples have shown of a field, with the looks that were taken. */
@@ -87,9 +90,34 @@ export type PairQuery = {
 /** Newest exemplars kept per context and field, and per context. */
 export const EXEMPLARS = { perField: 20, perContext: 1_000 } as const;
 
+/** Counters of one hour, UTC; they outlive changes of stage. */
+export type Hours = {
+  readonly counts: readonly (CountRow & { readonly hour: Date })[];
+  readonly fields: readonly (FieldRow & { readonly hour: Date })[];
+};
+export type HoursQuery = { readonly context: string; readonly from: Date; readonly to: Date; readonly route?: string | undefined };
+
+/** Field rows kept of a context and, apart from that, of each of its hours; what differs beyond is counted under the field `(other)`. */
+export const MAX_FIELD_ROWS = 2_000;
+export const OTHER_FIELD = '(other)';
+
+/** Rules of the templates that routes are named by, and the names that are in use. */
+export type KnownTemplates = {
+  readonly rules: readonly (TemplateRule & { readonly context: string })[];
+  readonly routes: readonly { readonly context: string; readonly route: string }[];
+};
+
 /** Where evidence lives: PostgreSQL (`evidence-store.ts`), or memory when there is no store (`evidence.fake.ts`). Many gateways add at once. */
 export type EvidenceStore = {
+  /** Routes are stored under their canonical templates. */
   readonly add: (batch: Batch) => Promise<void>;
+  readonly latencies: (context: string) => Promise<readonly LatencyRow[]>;
+  readonly hours: (query: HoursQuery) => Promise<Hours>;
+  /** Forgets the hours of a context before this moment. */
+  readonly prune: (context: string, before: Date) => Promise<void>;
+  readonly templates: () => Promise<KnownTemplates>;
+  /** Keeps a rule, and puts together the rows that it makes one. */
+  readonly learnTemplate: (context: string, rule: TemplateRule) => Promise<void>;
   readonly totals: (context: string) => Promise<Totals>;
   /** Newest first. @throws AppError `bad-request` for a cursor that it did not give */
   readonly pairs: (query: PairQuery) => Promise<{ readonly items: readonly PairSummary[]; readonly next: string | null }>;
@@ -120,6 +148,8 @@ export type JudgedPair = {
   readonly headers: readonly (readonly [string, string])[];
   /** Absent where the pair was never complete (a pinned client: nobody was asked). */
   readonly answers?: JudgedAnswers | undefined;
+  /** A command beside its dry run: counted apart from queries. */
+  readonly dryRun?: boolean | undefined;
   /** Present when legacy was asked twice: how its two answers differ, and how extracted differs from the first before any excuse. */
   readonly probe?: { readonly volatile: readonly Difference[]; readonly differences: readonly Difference[] } | undefined;
 };
@@ -128,6 +158,8 @@ export type EvidenceDeps = {
   readonly store: EvidenceStore;
   /** DESIGN's `redact:` list. */
   readonly redact: () => readonly string[];
+  /** How long hours are kept, ms; by context. */
+  readonly retention?: () => ReadonlyMap<string, number>;
   /** For the HMAC of redacted values. */
   readonly redactKey: Uint8Array;
   /** Makes examples of pairs whose answers are `undecoded`. Without it they are kept without bodies, as they are when it rejects. */
@@ -143,10 +175,17 @@ export type Evidence = {
   readonly count: (context: string, route: string, what: CountName, why?: string) => void;
   /** Notes a judged pair: counters, fields, and perhaps an exemplar. Never throws, never waits. */
   readonly note: (pair: JudgedPair) => void;
+  /** Notes how long a side took to the head of its answer, ms. Never throws, never waits. */
+  readonly latency: (context: string, route: string, upstream: Upstream, asked: Asked, ms: number) => void;
+  readonly parityLatency: (context: string) => Promise<LatencyReport[]>;
   readonly flush: () => Promise<void>;
   readonly parityReport: (context: string, gate?: Partial<Gate>) => Promise<ParityReport>;
+  /** Newest hour first; an hour in which nothing was seen is left out. */
+  readonly parityHours: (query: HoursQuery) => Promise<HourReport[]>;
   readonly pairs: EvidenceStore['pairs'];
   readonly pair: EvidenceStore['pair'];
+  readonly templates: EvidenceStore['templates'];
+  readonly learnTemplate: EvidenceStore['learnTemplate'];
   /** On a stage change: the window starts anew. */
   readonly reset: (context: string, at: Date) => Promise<void>;
   /** What was thrown away because the store was down or the buffer full. */
@@ -164,6 +203,7 @@ const MAX_ELSEWHERE = 4;
 /** Redacting a pair takes about half a millisecond, in which no request moves: of pairs that agree one is example enough. */
 const MAX_AGREEING = 1;
 const STOP_MS = 2_000;
+const PRUNE_MS = 600_000;
 
 /** What a pair is an example of. */
 const fieldOfExample = (verdict: Verdict): string => {
@@ -181,6 +221,7 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
   let counts = new Map<string, Adding<CountRow>>();
   let fields = new Map<string, Adding<FieldRow>>();
   let probes = new Map<string, Adding<ProbeRow>>();
+  let latencies = new Map<string, Adding<LatencyRow>>();
   let pairs: NewPair[] = [];
   let perField = new Map<string, number>();
   let lost = 0;
@@ -204,6 +245,19 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
 
   const count: Evidence['count'] = (context, route, what, why = '') => {
     const row = slot(counts, [context, route, what, why], () => ({ context, route, what, why, n: 0 }));
+    if (row) row.n++;
+  };
+
+  const latency: Evidence['latency'] = (context, route, upstream, asked, ms) => {
+    const bucket = latencyBucket(ms);
+    const row = slot(latencies, [context, route, upstream, asked, String(bucket)], () => ({
+      context,
+      route,
+      upstream,
+      asked,
+      bucket,
+      n: 0,
+    }));
     if (row) row.n++;
   };
 
@@ -285,7 +339,9 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
     try {
       const { context, route, verdict } = pair;
       const { differences, noise, why } = verdictDocument(verdict);
-      count(context, route, verdict.kind, verdict.kind === 'incomparable' ? (why ?? '') : '');
+      if (pair.dryRun === true)
+        count(context, route, 'dry-run', verdict.kind === 'incomparable' ? `incomparable:${why ?? ''}` : verdict.kind);
+      else count(context, route, verdict.kind, verdict.kind === 'incomparable' ? (why ?? '') : '');
       for (const one of families(differences)) field(context, route, one, '');
       for (const one of new Map(noise.map((entry) => [`${fieldKey(entry)}\u0000${entry.rule}`, entry])).values())
         field(context, route, one, one.rule);
@@ -297,10 +353,16 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
   };
 
   const write = async (): Promise<void> => {
-    const batch: Batch = { counts: [...counts.values()], fields: [...fields.values()], probes: [...probes.values()], pairs };
+    const batch: Batch = {
+      counts: [...counts.values()],
+      fields: [...fields.values()],
+      probes: [...probes.values()],
+      latencies: [...latencies.values()],
+      pairs,
+    };
     const size = batch.counts.reduce((sum, { n }) => sum + n, 0) + pairs.length;
-    if (size === 0 && batch.fields.length === 0) return;
-    [counts, fields, probes, pairs, perField] = [new Map(), new Map(), new Map(), [], new Map()];
+    if (size === 0 && batch.fields.length + batch.latencies.length === 0) return;
+    [counts, fields, probes, latencies, pairs, perField] = [new Map(), new Map(), new Map(), new Map(), [], new Map()];
     try {
       await deps.store.add(batch);
       if (failing) deps.onStore?.(false);
@@ -324,24 +386,42 @@ export const createEvidence = (deps: EvidenceDeps): Evidence => {
     if (!running) void flush();
   }, deps.flushMs ?? 250);
   timer.unref();
+  const prune = async (): Promise<void> => {
+    try {
+      for (const [context, ms] of deps.retention?.() ?? []) await deps.store.prune(context, new Date(Date.now() - ms));
+    } catch {
+      // the store is away, which is told when evidence cannot be stored; the next turn comes
+    }
+  };
+  let pruning: Promise<void> = Promise.resolve();
+  const pruner = setInterval(() => {
+    pruning = pruning.then(prune);
+  }, PRUNE_MS);
+  pruner.unref();
 
   return {
     count,
     note,
+    latency,
+    parityLatency: async (context) => latencyReportsOf(await deps.store.latencies(context)),
     flush,
     parityReport: async (context, gate) => parityReportOf(await deps.store.totals(context), gate),
+    parityHours: async (query) => hourReportsOf(await deps.store.hours(query)),
     pairs: deps.store.pairs,
     pair: deps.store.pair,
+    templates: deps.store.templates,
+    learnTemplate: deps.store.learnTemplate,
     reset: async (context, at) => {
-      for (const map of [counts, fields, probes]) for (const [key, row] of map) if (row.context === context) map.delete(key);
+      for (const map of [counts, fields, probes, latencies]) for (const [key, row] of map) if (row.context === context) map.delete(key);
       await deps.store.reset(context, at);
     },
     stats: () => ({ lost, waiting: counts.size + fields.size + probes.size + pairs.length }),
     stop: async () => {
       clearInterval(timer);
+      clearInterval(pruner);
       let giveUp: NodeJS.Timeout | undefined;
       await Promise.race([
-        flush(),
+        Promise.all([flush(), pruning]),
         new Promise<void>((resolve) => {
           giveUp = setTimeout(resolve, STOP_MS);
         }),

@@ -34,6 +34,16 @@ const withoutTornEnds = (text: string): string => {
 /** Secrets shorter than this would replace innocent text all over a page. */
 const MIN_ECHO = 8;
 
+/** Member names, in lower case, that the JSONPaths of a `redact:` list end in. */
+export const redactedMembers = (list: readonly string[]): Set<string> =>
+  new Set(
+    list.flatMap((item) => {
+      const parsed = item.startsWith('$') ? parsePattern(item) : undefined;
+      const last = parsed?.ok ? parsed.segments.at(-1) : undefined;
+      return last?.kind === 'key' ? [last.key.toLowerCase()] : [];
+    }),
+  );
+
 /**
  * Replaces what `list` names (`header:NAME`, `query:NAME`, `cookie:NAME`, JSONPath) with `[redacted:HMAC]`: equal secrets stay equal, different
  * ones different, and nobody learns them. A value seen once is also replaced where it is echoed in text. One redactor serves one pair.
@@ -53,13 +63,7 @@ export const createRedactor = (list: readonly string[], key: Uint8Array): Redact
   /** Also the short ones: a value that is nothing but a secret is one wherever it stands. */
   const whole = new Set<string>();
   /** Member names that the list's JSONPaths end in: forms, parts and markup know no paths, their fields are named alike. */
-  const members = new Set(
-    list.flatMap((item) => {
-      const parsed = item.startsWith('$') ? parsePattern(item) : undefined;
-      const last = parsed?.ok ? parsed.segments.at(-1) : undefined;
-      return last?.kind === 'key' ? [last.key.toLowerCase()] : [];
-    }),
-  );
+  const members = redactedMembers(list);
   const fieldNames = new Set([...members, ...queryNames]);
 
   const mark = (secret: string): string => {

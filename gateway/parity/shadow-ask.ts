@@ -20,13 +20,17 @@ export type ShadowSettings = {
   readonly shadow: { readonly maxPerSecond: number; readonly concurrency: number; readonly cookies: 'pass' | 'drop' };
 };
 
-/** A copy as `send` gets it: no body, no conditions, marked. */
+/** A copy as `send` gets it: no conditions, marked. */
 export type ShadowCopy = {
   readonly requestId: string;
   readonly method: string;
   readonly target: string;
   /** Flat pairs, a list of its own each time. */
   readonly headers: string[];
+  /** Of a dry run only. */
+  readonly body?: Buffer | undefined;
+  /** The idempotency key of a dry run; null = none. */
+  readonly key?: string | null | undefined;
   /** Keep at most this much of the answer's body; beyond it answer `body: null` with a SHA-256 hex `digest`. */
   readonly bodyLimitBytes: number;
   /** The copy has taken too long, or the process stops: nobody waits for its answer any more. */
@@ -35,8 +39,11 @@ export type ShadowCopy = {
   onEnd(listener: () => void): void;
 };
 
+/** `headMs`: from the moment it was sent to the head of the answer. */
+export type CopyAnswer = Observation & { readonly headMs?: number };
+
 /** Sends a copy on sockets and time-outs of its own. Never retries. May reject (an AppError names the reason). */
-export type SendCopy = (upstream: Upstream, context: string, copy: ShadowCopy) => Promise<Observation>;
+export type SendCopy = (upstream: Upstream, context: string, copy: ShadowCopy) => Promise<CopyAnswer>;
 
 /** The request that is asked again. */
 export type Question = {
@@ -45,6 +52,10 @@ export type Question = {
   readonly method: string;
   readonly target: string;
   readonly headers: readonly string[];
+  readonly body?: Buffer;
+  readonly key?: string | null;
+  /** Default `banyan-shadow`. */
+  readonly mark?: string;
 };
 
 /** Why an observation is missing, in one word. */
@@ -67,7 +78,7 @@ class Asking implements ShadowCopy, Waiter, Stoppable {
   readonly #question: Question;
   readonly #settings: ShadowSettings;
   readonly #slots: Slots;
-  readonly #resolve: (observation: Observation) => void;
+  readonly #resolve: (answer: CopyAnswer) => void;
   readonly #reject: (error: Error) => void;
   #timer: NodeJS.Timeout | undefined;
   #entered = false;
@@ -82,7 +93,7 @@ class Asking implements ShadowCopy, Waiter, Stoppable {
     question: Question,
     settings: ShadowSettings,
     slots: Slots,
-    resolve: (observation: Observation) => void,
+    resolve: (answer: CopyAnswer) => void,
     reject: (error: Error) => void,
   ) {
     this.#deps = deps;
@@ -104,7 +115,13 @@ class Asking implements ShadowCopy, Waiter, Stoppable {
     return this.#question.target;
   }
   get headers(): string[] {
-    return copyHeaders(this.#question.headers, this.#settings.shadow.cookies);
+    return copyHeaders(this.#question.headers, this.#settings.shadow.cookies, this.#question.mark);
+  }
+  get body(): Buffer | undefined {
+    return this.#question.body;
+  }
+  get key(): string | null | undefined {
+    return this.#question.key;
   }
   get bodyLimitBytes(): number {
     return this.#settings.parity.bodyLimit;
@@ -149,11 +166,11 @@ class Asking implements ShadowCopy, Waiter, Stoppable {
     }
   }
 
-  #settle(observation: Observation, outcome: Outcome): void {
+  #settle(answer: CopyAnswer, outcome: Outcome): void {
     if (!this.#leave()) return;
     // before the next one enters, which wants its connection
     if (outcome === 'hung') this.#end();
-    this.#resolve(observation);
+    this.#resolve(answer);
     this.#slots.release(outcome);
   }
 
@@ -190,6 +207,6 @@ const expire = (asking: Asking): void => asking.expire();
  */
 export const createAsk = (send: SendCopy, sendTimeoutMs: number, stopping: Stopping, maxWaitMs: number = MAX_WAIT_MS) => {
   const deps: AskDeps = { send, sendTimeoutMs, stopping, maxWaitMs };
-  return (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<Observation> =>
+  return (upstream: Upstream, question: Question, settings: ShadowSettings, slots: Slots): Promise<CopyAnswer> =>
     new Promise((resolve, reject) => new Asking(deps, upstream, question, settings, slots, resolve, reject).start());
 };

@@ -5,7 +5,7 @@ import { HEADERS } from '@banyan/contracts/vocabulary.ts';
  * connection or to a body that the copy does not have.
  */
 const LEFT_OUT = new Set(
-  `if-match if-none-match if-modified-since if-unmodified-since if-range range connection keep-alive proxy-connection te trailer transfer-encoding upgrade content-length expect ${HEADERS.shadow}`.split(
+  `if-match if-none-match if-modified-since if-unmodified-since if-range range connection keep-alive proxy-connection te trailer transfer-encoding upgrade content-length expect ${HEADERS.shadow} ${HEADERS.dryRun}`.split(
     ' ',
   ),
 );
@@ -26,8 +26,8 @@ const isLeftOut = (name: string): boolean => {
 const isField = (name: string, lowerName: string): boolean =>
   name.length === lowerName.length && (name === lowerName || name.toLowerCase() === lowerName);
 
-/** The headers of a copy: those of the request without what a copy must not carry, plus `banyan-shadow: 1`. Flat pairs, order kept. */
-export const copyHeaders = (headers: readonly string[], cookies: 'pass' | 'drop'): string[] => {
+/** The headers of a copy: those of the request without what a copy must not carry, plus its mark, `banyan-shadow: 1`. Flat pairs, order kept. */
+export const copyHeaders = (headers: readonly string[], cookies: 'pass' | 'drop', mark: string = HEADERS.shadow): string[] => {
   let named: Set<string> | null = null;
   for (let i = 0; i + 1 < headers.length; i += 2) {
     if (!isField(headers[i]!, 'connection')) continue;
@@ -40,7 +40,7 @@ export const copyHeaders = (headers: readonly string[], cookies: 'pass' | 'drop'
     if (isLeftOut(name) || named?.has(name.toLowerCase()) || (cookies === 'drop' && isField(name, 'cookie'))) continue;
     out.push(name, headers[i + 1]!);
   }
-  out.push(HEADERS.shadow, '1');
+  out.push(mark, '1');
   return out;
 };
 

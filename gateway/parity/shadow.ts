@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Upstream } from '@banyan/contracts/vocabulary.ts';
+import type { Aliases } from '../core/parity/aliases.ts';
 import { compareObservations } from '../core/parity/compare.ts';
+import { mediaTypeOf } from '../core/parity/media.ts';
 import type { Difference, Observation, Verdict } from '../core/parity/observation.ts';
 import { excuseVolatile, reproduced, volatileFields } from '../core/parity/probe.ts';
 import { type CompiledRules, compileRules, type ExpiredRule, type ParityRules } from '../core/parity/rules.ts';
@@ -27,6 +29,7 @@ export type ShadowInput = {
   readonly primaryObservation: Observation;
   /** Is the client inside a pin? Then the other side may lag, and nobody is asked. */
   readonly pinned: boolean;
+  /** From the request to the head of the primary's answer, ms. */
   readonly latencyMs: number;
 };
 
@@ -35,6 +38,8 @@ export type ShadowDeps = {
   readonly settings: (context: string) => ShadowSettings | undefined;
   readonly send: SendCopy;
   readonly evidence: Pick<Evidence, 'count' | 'note'>;
+  /** Ids that both sides mint; undefined = none are known of this context. */
+  readonly aliases?: (context: string) => Pick<Aliases, 'target' | 'excuse'> | undefined;
   /** Unix ms. */
   readonly now: () => number;
   /** 0 <= x < 1. */
@@ -57,6 +62,8 @@ export type ShadowDeps = {
   readonly judgeLarge?: JudgeThread['judge'];
   /** Told of each copy that was not made or not compared, and why in one word. */
   readonly onDropped?: (context: string, why: string) => void;
+  /** Told how long each answer of a mirrored query took to its head, ms. */
+  readonly onLatency?: (input: ShadowInput, upstream: Upstream, asked: 'primary' | 'copy', ms: number) => void;
   /** Told of each judged pair, for metrics and logs. */
   readonly onJudged?: (pair: JudgedPair, latencyMs: { readonly primary: number; readonly shadow: number | null }) => void;
 };
@@ -90,6 +97,7 @@ const whyDropped = (error: unknown): string => {
 };
 
 const QUERIES = new Set(['GET', 'HEAD']);
+const isEventStream = (answer: Observation): boolean => mediaTypeOf(answer)?.type === 'text/event-stream';
 
 type Lane = {
   readonly slots: Readonly<Record<Upstream, Slots>>;
@@ -194,6 +202,13 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
   const volatileIn = async (first: Observation, second: Observation, settings: ShadowSettings): Promise<readonly Difference[]> =>
     volatileFields((await judge(first, second, settings)).verdict);
 
+  /** A side is asked about its own ids: the client knows those of who answers it. */
+  const askedAs = (input: ShadowInput, side: Upstream): ShadowInput => {
+    const aliases = side === input.primary ? undefined : deps.aliases?.(input.context);
+    return aliases === undefined ? input : { ...input, target: aliases.target(input.target, side) };
+  };
+  const excuseAliases = (context: string, verdict: Verdict): Verdict => deps.aliases?.(context)?.excuse(verdict) ?? verdict;
+
   /** Asks both sides again, more than once; what does not show every time was a side lagging or a value that never repeats. */
   const confirm = async (
     first: Verdict,
@@ -209,10 +224,10 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
       await delay(ms, controller.signal).finally(unlink);
       if (!lane.buckets.legacy.borrow() || !lane.buckets.extracted.borrow()) return { kind: 'incomparable', why: 'unconfirmed' };
       const sides = random() < 0.5 ? (['legacy', 'extracted'] as const) : (['extracted', 'legacy'] as const);
-      const answers = await Promise.all(sides.map((side) => ask(side, input, settings, lane.slots[side])));
+      const answers = await Promise.all(sides.map((side) => ask(side, askedAs(input, side), settings, lane.slots[side])));
       const again = { [sides[0]]: answers[0]!, [sides[1]]: answers[1]! } as Record<Upstream, Observation>;
       const volatile = await volatileIn(legacy, again.legacy, settings);
-      const later = excuseVolatile((await judge(again.legacy, again.extracted, settings)).verdict, volatile);
+      const later = excuseVolatile(excuseAliases(input.context, (await judge(again.legacy, again.extracted, settings)).verdict), volatile);
       verdict = reproduced(excuseVolatile(verdict, volatile), later);
     }
     return verdict;
@@ -230,11 +245,16 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     const started = now();
     const comparing = drawn(settings.parity.compare);
     const probing = comparing && drawn(settings.parity.probe) && lane.buckets.legacy.take();
-    const asked = ask(other, input, settings, lane.slots[other]);
+    const asked = ask(other, askedAs(input, other), settings, lane.slots[other]);
     const [answer, second] = probing
-      ? await Promise.all([asked, ask('legacy', input, settings, lane.slots.legacy)])
+      ? await Promise.all([asked, ask('legacy', askedAs(input, 'legacy'), settings, lane.slots.legacy)])
       : [await asked, undefined];
     const shadowMs = answer.complete ? now() - started : null;
+    if (answer.complete) {
+      deps.onLatency?.(input, input.primary, 'primary', input.latencyMs);
+      if (answer.headMs !== undefined) deps.onLatency?.(input, other, 'copy', answer.headMs);
+      if (second?.complete && second.headMs !== undefined) deps.onLatency?.(input, 'legacy', 'copy', second.headMs);
+    }
     if (!comparing) {
       leave('skipped', input, 'compare');
       return;
@@ -243,7 +263,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     const { primaryObservation } = input;
     const sides =
       other === 'legacy' ? { legacy: answer, extracted: primaryObservation } : { legacy: primaryObservation, extracted: answer };
-    const found = await judge(sides.legacy, sides.extracted, settings);
+    const judged = await judge(sides.legacy, sides.extracted, settings);
+    const found = { ...judged, verdict: excuseAliases(input.context, judged.verdict) };
     const volatile = second ? await volatileIn(sides.legacy, second, settings) : [];
     const excused = excuseVolatile(found.verdict, volatile);
     const verdict = excused.kind === 'mismatch' ? await confirmed(excused, sides.legacy, input, settings, lane) : excused;
@@ -295,6 +316,8 @@ export const createShadow = (deps: ShadowDeps): Shadow => {
     if (status === 304) return 'not-modified';
     if (status === 206) return 'partial';
     if (status < 200) return 'upgrade';
+    // a copy would open a stream of its own, and nobody would end it
+    if (isEventStream(input.primaryObservation)) return 'stream';
     if (isUnsafeQuery(settings.parity.unsafeQueries, input.method, input.target)) return 'unsafe';
     return drawn(settings.parity.sample) ? undefined : 'sample';
   };

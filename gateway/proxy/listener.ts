@@ -100,7 +100,7 @@ const IDLE_GRACE_MS = 500;
 /** Requests that may wait on one connection for those before them; more than one read from a socket holds are not a browser's. */
 const MAX_PIPELINED = 1_000;
 /** A client that has sent FIN may be half-closed or gone, and only writing tells; so long it may hear nothing and still get its answer. */
-const HALF_CLOSED_MS = 1_000;
+const HALF_CLOSED_MS = 800;
 
 const isOut = (res: ServerResponse): boolean => res.writableFinished || res.destroyed;
 

@@ -1,3 +1,4 @@
+import { createHash, type Hash } from 'node:crypto';
 import type { AppError } from '@banyan/contracts/errors.ts';
 import type { Answer, Sink } from './answer.ts';
 import { type Call, callOf, type Leaver } from './call.ts';
@@ -9,7 +10,7 @@ import { pairsOf, VIA, withoutNamed } from './headers.ts';
 export type ReplyOptions = {
   /** Flat pairs put behind the upstream's own. */
   readonly extraHeaders?: readonly string[];
-  /** Keeps the body too, as long as it is no larger, in bytes. */
+  /** Keeps the body too, as long as it is no larger, in bytes; of a larger one only the SHA-256. */
   readonly tee?: { readonly limitBytes: number };
 };
 
@@ -21,6 +22,8 @@ export type Delivered = {
   readonly bytes: number;
   /** The whole body, when a tee was asked for, the answer is complete and it is within the limit. */
   readonly body: Buffer | undefined;
+  /** SHA-256 of a body that was larger than the limit, hex; as `body` otherwise. */
+  readonly digest: string | undefined;
   /** The upstream broke off in the middle. */
   readonly truncated: boolean;
   readonly clientLeft: boolean;
@@ -40,7 +43,7 @@ export const reply = (res: ClientResponse, answer: Answer, options?: ReplyOption
     const call = callOf(res);
     if (res.destroyed || call?.left === true) {
       answer.abort(clientLeft('yes'));
-      resolve({ complete: false, bytes: 0, body: undefined, truncated: false, clientLeft: true });
+      resolve({ complete: false, bytes: 0, body: undefined, digest: undefined, truncated: false, clientLeft: true });
       return;
     }
     // Broken off before anything of it went out: whoever called can still say so.
@@ -95,6 +98,7 @@ class Delivery implements Sink, Leaver {
   readonly #limit: number;
   readonly #resolve: (delivered: Delivered) => void;
   #kept: Buffer[] | null;
+  #hash: Hash | null = null;
   #bytes = 0;
   #written = false;
   #draining = false;
@@ -115,9 +119,13 @@ class Delivery implements Sink, Leaver {
     if (this.#over) return true;
     this.#bytes += chunk.length;
     if (this.#kept !== null) {
-      if (this.#bytes > this.#limit) this.#kept = null;
-      else this.#kept.push(chunk);
-    }
+      this.#kept.push(chunk);
+      if (this.#bytes > this.#limit) {
+        this.#hash = createHash('sha256');
+        for (const piece of this.#kept) this.#hash.update(piece);
+        this.#kept = null;
+      }
+    } else this.#hash?.update(chunk);
     if (this.#consuming && this.#first === null && !this.#written) {
       this.#first = chunk;
       return true;
@@ -192,11 +200,14 @@ class Delivery implements Sink, Leaver {
   #settle(complete: boolean, truncated: boolean, left: boolean): void {
     this.#over = true;
     const kept = this.#kept;
+    const hash = this.#hash;
     this.#kept = null;
+    this.#hash = null;
     this.#resolve({
       complete,
       bytes: this.#bytes,
       body: complete && kept !== null ? (kept.length === 1 ? kept[0]! : Buffer.concat(kept)) : undefined,
+      digest: complete ? hash?.digest('hex') : undefined,
       truncated,
       clientLeft: left,
     });

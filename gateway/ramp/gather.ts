@@ -1,4 +1,5 @@
 import type { ParityView } from '@banyan/contracts/admin-api.ts';
+import { labelOfTemplate } from '../core/parity/route-names.ts';
 import type { ContextEvidence, Evidence } from '../core/ramp/judge.ts';
 import type { RampDeps, RampFlag, RampSettings } from './ports.ts';
 import type { Marks, RampRow } from './ramp-store.ts';
@@ -47,6 +48,21 @@ export const turnMarks = (marks: Marks, readings: Readings, now: Date, interval:
 const answersIn = (parity: ParityView | null, classes: readonly string[]): number =>
   (parity?.byRoute ?? []).reduce((sum, route) => sum + classes.reduce((of, name) => of + (route.answers[name] ?? 0), 0), 0);
 
+/** What was seen of each configured route; the evidence is kept by the templates inferred below it. */
+const coverageOf = (parity: ParityView | null, routes: readonly string[]): ContextEvidence['routes'] => {
+  const below = Map.groupBy(parity?.byRoute ?? [], ({ route }) => labelOfTemplate(route, routes));
+  return routes.map((route) => {
+    const found = below.get(route) ?? [];
+    const sum = (of: (one: (typeof found)[number]) => number): number => found.reduce((all, one) => all + of(one), 0);
+    return {
+      route,
+      requests: sum(({ requests }) => requests),
+      compared: sum(({ compared }) => compared),
+      unsafe: sum(({ reasons }) => reasons['skipped:unsafe'] ?? 0),
+    };
+  });
+};
+
 /** What all replicas have seen since the evidence of this ramp began. @param now the store's clock */
 export const gather = async (
   deps: Pick<RampDeps, 'db' | 'parity' | 'stale'>,
@@ -67,15 +83,7 @@ export const gather = async (
         context: flag.name,
         canary: row.shareBp > 0,
         parity: seen.parity,
-        routes: settings(flag.name).routes.map((route) => {
-          const found = parity?.byRoute.find((one) => one.route === route);
-          return {
-            route,
-            requests: found?.requests ?? 0,
-            compared: found?.compared ?? 0,
-            unsafe: found?.reasons['skipped:unsafe'] ?? 0,
-          };
-        }),
+        routes: coverageOf(parity, settings(flag.name).routes),
         answers: { successes: answersIn(parity, ['2xx', '3xx']), errors: answersIn(parity, ['4xx', '5xx']) },
         extracted: seen.extracted,
         legacy: reference ?? seen.legacy,

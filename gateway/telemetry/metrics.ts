@@ -53,8 +53,12 @@ export type Metrics = {
   readonly registry: Registry;
   request(sample: RequestSample): void;
   parityCompared(context: string, result: 'match' | 'noise' | 'mismatch' | 'incomparable'): void;
+  /** Dry runs of commands by verdict. */
+  dryRun(context: string, result: 'match' | 'noise' | 'mismatch' | 'incomparable'): void;
   /** @param reason why a copy was not made or not compared; a fixed word of the code */
   shadowDropped(context: string, reason: string): void;
+  /** Things that a command made, by whether the other side's name of them was learned. @param outcome a fixed word of the code */
+  aliases(context: string, outcome: string): void;
   /** @param outcome `published` or `failed` */
   events(context: string, outcome: string, count?: number): void;
   /** @param outcome a fixed word of the code */
@@ -91,10 +95,22 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     labelNames: ['context', 'result'] as const,
     registers,
   });
+  const dryRuns = new Counter({
+    name: 'banyan_parity_dry_runs_total',
+    help: 'Dry runs of commands, compared with what legacy answered, by verdict.',
+    labelNames: ['context', 'result'] as const,
+    registers,
+  });
   const dropped = new Counter({
     name: 'banyan_parity_shadow_dropped_total',
     help: 'Copies that were not made or not compared.',
     labelNames: ['context', 'reason'] as const,
+    registers,
+  });
+  const aliases = new Counter({
+    name: 'banyan_parity_aliases_total',
+    help: 'Answers to commands whose ids were looked up at the other side, by outcome (learned, same, absent, …).',
+    labelNames: ['context', 'outcome'] as const,
     registers,
   });
   const events = new Counter({
@@ -258,7 +274,9 @@ export const createMetrics = (deps: { version: string; nodeVersion: string; sour
     registry,
     request,
     parityCompared: (context, result) => comparisons.inc({ context: label.context(context), result }),
+    dryRun: (context, result) => dryRuns.inc({ context: label.context(context), result }),
     shadowDropped: (context, reason) => dropped.inc({ context: label.context(context), reason: label.reason(reason) }),
+    aliases: (context, outcome) => aliases.inc({ context: label.context(context), outcome: label.outcome(outcome) }),
     events: (context, outcome, count = 1) => events.inc({ context: label.context(context), outcome: label.outcome(outcome) }, count),
     upgrade: (outcome) => upgrades.inc({ outcome }),
     identity: (outcome) => identity.inc({ outcome }),

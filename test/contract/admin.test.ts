@@ -10,6 +10,8 @@ import {
   pageOf,
   pairDetailSchema,
   pairSchema,
+  parityHourSchema,
+  parityLatencySchema,
   paritySchema,
   readinessSchema,
   statusSchema,
@@ -232,6 +234,10 @@ describe('contexts', () => {
 describe('evidence', () => {
   it('parity reports, pairs and ledger entries pass in the shape of the contract', async () => {
     paritySchema.parse((await get('/contexts/order/parity').expect(200)).body);
+    pageOf(parityLatencySchema).parse((await get('/contexts/order/parity/latency').expect(200)).body);
+    pageOf(parityHourSchema).parse((await get('/contexts/order/parity/hours?hours=3').expect(200)).body);
+    await get('/contexts/order/parity/hours?hours=0').expect(400);
+    await get('/contexts/nobody/parity/hours').expect(404);
     expectProblem(await get('/contexts/nope/parity'), 404, 'not-found');
     expect(
       pageOf(pairSchema).parse((await get('/pairs?context=order&verdict=mismatch&requestId=req-1&limit=5').expect(200)).body).items,

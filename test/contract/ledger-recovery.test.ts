@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { prune } from '../../gateway/dual-write/ledger.ts';
 import { createOperator } from '../../gateway/dual-write/operator.ts';
-import { createReconciler, fillTemplate, readFinding } from '../../gateway/dual-write/reconciler.ts';
+import { createReconciler } from '../../gateway/dual-write/reconciler.ts';
 import { createRecovery } from '../../gateway/dual-write/recovery.ts';
+import { fillTemplate, readFinding } from '../../gateway/dual-write/resolve.ts';
 import type { Command, RouteWrites } from '../../gateway/dual-write/route-writes.ts';
 import { until } from '../harness/wait.ts';
 import { answer, cancel, cancelling, openStore, place, placing, quiet, type Store, seal } from './ledger-kit.ts';

@@ -6,9 +6,21 @@ import type { Observation } from '../../gateway/core/parity/observation.ts';
 import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { up } from '../../gateway/migrations/020-parity.ts';
 import { up as upNoise } from '../../gateway/migrations/040-parity-noise.ts';
+import { up as upTemplates } from '../../gateway/migrations/051-parity-templates.ts';
+import { up as upHours } from '../../gateway/migrations/052-parity-hours.ts';
+import { up as upLatency } from '../../gateway/migrations/053-parity-latency.ts';
 import { createMemoryEvidenceStore } from '../../gateway/parity/evidence.fake.ts';
-import { createEvidence, type Evidence, type EvidenceStore, EXEMPLARS, type JudgedPair } from '../../gateway/parity/evidence.ts';
+import {
+  createEvidence,
+  type Evidence,
+  type EvidenceStore,
+  EXEMPLARS,
+  type JudgedPair,
+  MAX_FIELD_ROWS,
+  OTHER_FIELD,
+} from '../../gateway/parity/evidence.ts';
 import { createEvidenceStore } from '../../gateway/parity/evidence-store.ts';
+import { createRouteNames } from '../../gateway/parity/route-names.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 
 const rules = compileRules({ ignore: [{ at: '$.at', because: 'clock' }] }, 0);
@@ -47,6 +59,9 @@ beforeAll(async () => {
   await db.raw('create schema banyan');
   await up(db);
   await upNoise(db);
+  await upTemplates(db);
+  await upHours(db);
+  await upLatency(db);
 });
 afterAll(async () => {
   await db.destroy();
@@ -93,7 +108,136 @@ describe.each(stores)('evidence %s', (_name, makeStore) => {
         byRoute: [],
         byField: [],
         noisy: [],
+        dryRuns: [],
       });
+    }));
+
+  it('puts rows together that a rule of templates makes one, whoever writes them and when', () =>
+    using(async (evidence, context, store) => {
+      const rule = { at: 'GET /p', kept: ['search'], locale: false };
+      const other = createRouteNames({ store, labels: () => ['GET /p/**'], exchangeMs: 3_600_000 });
+      const note = (route: string): void => {
+        evidence.count(context, route, 'requests');
+        evidence.note(
+          judged(context, '{"a":1}', '{"a":2}', { route, probe: { volatile: [], differences: [{ path: '$.a', kind: 'value' }] } }),
+        );
+      };
+      for (const name of ['red', 'blue', 'search']) note(`GET /p/${name}`);
+      await evidence.flush();
+      await store.learnTemplate(context, rule);
+      // a later one that chose otherwise changes nothing
+      await store.learnTemplate(context, { ...rule, kept: ['red'] });
+      for (const name of ['red', 'green', 'search']) note(`GET /p/${name}`);
+      await evidence.flush();
+      const report = await evidence.parityReport(context);
+      expect(report.byRoute).toMatchObject([
+        { route: 'GET /p/:slug', requests: 4, mismatch: 4 },
+        { route: 'GET /p/search', requests: 2, mismatch: 2 },
+      ]);
+      expect(report.byField.map(({ route, count }) => [route, count])).toEqual([
+        ['GET /p/:slug', 4],
+        ['GET /p/search', 2],
+      ]);
+      expect(report.noisy.map(({ onlyExtracted }) => onlyExtracted).sort()).toEqual([2, 4]);
+      expect((await evidence.pairs({ context })).items.map(({ route }) => route)).not.toContain('GET /p/red');
+      await other.exchange();
+      expect(other.name(context, 'GET /p/**', '/p/violet')).toBe('GET /p/:slug');
+      expect(other.name(context, 'GET /p/**', '/p/search')).toBe('GET /p/search');
+      await other.stop();
+    }));
+
+  it('keeps figures by route, field and hour, over changes of stage, until they are too old', () =>
+    using(async (evidence, context, store) => {
+      const hour = Math.floor(Date.now() / 3_600_000) * 3_600_000;
+      const window = { context, from: new Date(hour - 3_600_000), to: new Date(hour + 2 * 3_600_000) };
+      const note = (route: string, b: string): void => {
+        evidence.count(context, route, 'requests');
+        evidence.note(judged(context, '{"a":1}', b, { route }));
+      };
+      note('GET /p/red', '{"a":1}');
+      note('GET /p/red', '{"a":2}');
+      await evidence.flush();
+      await evidence.reset(context, new Date());
+      note('GET /p/blue', '{"a":3}');
+      note('GET /o', '{"a":1}');
+      await evidence.flush();
+      await store.learnTemplate(context, { at: 'GET /p', kept: [], locale: false });
+      const sum = (reports: readonly { readonly requests: number }[]): number => reports.reduce((all, one) => all + one.requests, 0);
+      const reports = await evidence.parityHours(window);
+      // two when the clock struck in between
+      expect(reports.length).toBeLessThanOrEqual(2);
+      expect(sum(reports)).toBe(4);
+      expect(reports.flatMap(({ byRoute }) => byRoute.map(({ route }) => route))).toEqual(
+        expect.arrayContaining(['GET /o', 'GET /p/:slug']),
+      );
+      expect(reports.flatMap(({ byRoute }) => byRoute.map(({ route }) => route))).not.toContain('GET /p/red');
+      expect(reports.flatMap(({ byField }) => byField).reduce((all, { count }) => all + count, 0)).toBe(2);
+      expect(reports[0]!.byField[0]).toMatchObject({ route: 'GET /p/:slug', field: '$.a', kind: 'value', rule: null });
+      expect(sum(await evidence.parityHours({ ...window, route: 'GET /p/:slug' }))).toBe(3);
+      expect(await evidence.parityHours({ ...window, from: window.to })).toEqual([]);
+      await store.prune('another', window.to);
+      expect(sum(await evidence.parityHours(window))).toBe(4);
+      await store.prune(context, window.to);
+      expect(await evidence.parityHours(window)).toEqual([]);
+      expect((await evidence.parityReport(context)).requests).toBe(2);
+    }));
+
+  it('keeps how long both sides took, by route, until the stage changes', () =>
+    using(async (evidence, context, store) => {
+      for (let i = 0; i < 20; i++) {
+        evidence.latency(context, 'GET /p/red', 'legacy', 'primary', 10 + i / 10);
+        evidence.latency(context, 'GET /p/blue', 'extracted', 'copy', 20 + i / 10);
+        if (i === 10) await evidence.flush();
+      }
+      await evidence.flush();
+      await store.learnTemplate(context, { at: 'GET /p', kept: [], locale: false });
+      const [found, ...others] = await evidence.parityLatency(context);
+      expect(others).toEqual([]);
+      expect(found).toMatchObject({
+        route: 'GET /p/:slug',
+        sides: [
+          { upstream: 'legacy', asked: 'primary', n: 20 },
+          { upstream: 'extracted', asked: 'copy', n: 20 },
+        ],
+        test: { basis: 'mixed', larger: 1 },
+      });
+      expect(found!.test!.p).toBeLessThan(1e-6);
+      expect(found!.sides[0]!.p50).toBeGreaterThanOrEqual(10.9);
+      expect(found!.sides[0]!.p50).toBeLessThanOrEqual(10.9 * 1.02);
+      await evidence.reset(context, new Date());
+      expect(await evidence.parityLatency(context)).toEqual([]);
+    }));
+
+  it('keeps so many fields and no more, whatever bodies hold', () =>
+    using(async (evidence, context, store) => {
+      const hour = Math.floor(Date.now() / 3_600_000) * 3_600_000;
+      const rows = (from: number) =>
+        Array.from({ length: 1_500 }, (_, i) => ({ context, route: '/o', field: `$.k${from + i}`, kind: 'value', rule: '', n: 1 }));
+      const counts = [{ context, route: '/o', what: 'requests' as const, why: '', n: 1 }];
+      await store.add({ counts, fields: rows(0), probes: [], latencies: [], pairs: [] });
+      await store.add({ counts, fields: rows(1_000), probes: [], latencies: [], pairs: [] });
+      const { fields } = await store.hours({ context, from: new Date(hour - 3_600_000), to: new Date(hour + 7_200_000) });
+      expect(fields.length).toBeLessThanOrEqual(2 * (MAX_FIELD_ROWS + 1));
+      expect(fields.reduce((all, { n }) => all + n, 0)).toBe(3_000);
+      const totals = await store.totals(context);
+      expect(totals.fields.find(({ field }) => field === OTHER_FIELD)!.n).toBe(500);
+      expect((await evidence.parityReport(context)).requests).toBe(2);
+    }));
+
+  it('names routes alike in gateways that each see some of the names', () =>
+    using(async (evidence, context, store) => {
+      const gateways = [1, 2].map(() => createRouteNames({ store, labels: () => ['GET /**'], exchangeMs: 3_600_000 }));
+      for (let i = 0; i < 40; i++) {
+        evidence.count(
+          context,
+          gateways[i % 2]!.name(context, 'GET /**', `/p/name-${String.fromCharCode(97 + (i % 26))}x${i}`),
+          'requests',
+        );
+        await evidence.flush();
+        if (i % 10 === 9) for (const gateway of gateways) await gateway.exchange();
+      }
+      expect((await evidence.parityReport(context)).byRoute).toMatchObject([{ route: 'GET /p/:slug', requests: 40 }]);
+      for (const gateway of gateways) await gateway.stop();
     }));
 
   it('adds up what several gateways note, by route and by field', () =>

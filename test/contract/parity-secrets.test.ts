@@ -7,6 +7,9 @@ import type { Observation } from '../../gateway/core/parity/observation.ts';
 import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { up } from '../../gateway/migrations/020-parity.ts';
 import { up as upNoise } from '../../gateway/migrations/040-parity-noise.ts';
+import { up as upTemplates } from '../../gateway/migrations/051-parity-templates.ts';
+import { up as upHours } from '../../gateway/migrations/052-parity-hours.ts';
+import { up as upLatency } from '../../gateway/migrations/053-parity-latency.ts';
 import { decodePair } from '../../gateway/parity/decode.ts';
 import { createEvidence } from '../../gateway/parity/evidence.ts';
 import { createEvidenceStore } from '../../gateway/parity/evidence-store.ts';
@@ -67,6 +70,9 @@ beforeAll(async () => {
   await db.raw('create schema banyan');
   await up(db);
   await upNoise(db);
+  await upTemplates(db);
+  await upHours(db);
+  await upLatency(db);
 });
 afterAll(async () => {
   await db.destroy();

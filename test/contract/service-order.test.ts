@@ -8,6 +8,10 @@ import { type Service, startService } from '@banyan/kit/service.ts';
 import { orderService } from '@banyan/service-order/compose.ts';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Knex } from 'knex';
+import { compareObservations } from '../../gateway/core/parity/compare.ts';
+import { excuseDryRun } from '../../gateway/core/parity/dry-run.ts';
+import type { Observation } from '../../gateway/core/parity/observation.ts';
+import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 import { until } from '../harness/wait.ts';
 import { configFor, fact, openStore, publish, silent, startStream } from './kit-fixtures.ts';
@@ -137,6 +141,52 @@ const bothAnswer = async (method: string, path: string, headers?: Record<string,
   expect(extracted).toEqual(legacy);
   return extracted;
 };
+
+describe('dry runs, while legacy owns the orders', () => {
+  /** Everything that a command could change. */
+  const all = async (): Promise<string[]> =>
+    Promise.all(
+      [
+        'svc_order.orders',
+        'svc_order.order_item',
+        'svc_order.product',
+        'svc_order.early_cancellation',
+        'banyan.outbox',
+        'banyan.back_sync',
+      ].map(async (table) => {
+        const { rows } = await db.raw<{ rows: { sum: string }[] }>(
+          `select count(*) || ' ' || coalesce(md5(string_agg(t::text, '|' order by t::text)), '') as sum from ${table} t`,
+        );
+        return `${table} ${rows[0]!.sum}`;
+      }),
+    );
+  const dry = (path: string, body?: string, headers: Record<string, string> = {}): Promise<Answer> =>
+    ask(service.url, 'POST', path, { ...json, 'banyan-dry-run': '1', ...headers }, body);
+
+  it('answer as the service would, and change nothing', async () => {
+    const [before, drawn] = [await all(), blocks];
+    const placed = await dry('/api/orders', wish(), { 'idempotency-key': 'dry-1' });
+    expect(placed.status).toBe(201);
+    expect(placed.headers.find(([name]) => name.toLowerCase() === 'banyan-dry-run')?.[1]).toBe('1');
+    expect(JSON.parse(placed.body)).toMatchObject({
+      userId: 'user-9',
+      status: 'placed',
+      items: [{ productId: 1, quantity: 2 }, { productId: 2 }],
+    });
+    // the same number and key again: nothing of the first is there
+    expect((await dry('/api/orders', wish({ userId: 'user-8' }), { 'idempotency-key': 'dry-1' })).status).toBe(201);
+    const open = imported.find(({ id, cancelledAt }) => cancelledAt === null && id !== imported[0]!.id)!;
+    expect(JSON.parse((await dry(`/api/orders/${open.id}/cancel`)).body)).toMatchObject({ id: open.id, status: 'cancelled' });
+    expect((await dry('/api/orders/9999/cancel')).status).toBe(404);
+    expect((await dry('/api/orders', wish({ items: [{ productId: 1, quantity: 1_000_000 }] }))).status).toBeGreaterThanOrEqual(400);
+    expect((await dry('/api/orders', '{"userId":')).status).toBe(400);
+    await Promise.all(Array.from({ length: 100 }, (_, i) => dry('/api/orders', wish(), { 'idempotency-key': `dry-many-${i}` })));
+    expect([await all(), blocks]).toEqual([before, drawn]);
+    expect((await ask(service.url, 'GET', '/api/orders?ref=dry-1')).body).toBe('[]');
+    // without the header the service does not own the orders
+    expect((await ask(service.url, 'POST', '/api/orders', json, wish())).status).toBe(503);
+  });
+});
 
 describe('queries', () => {
   it.each([
@@ -376,6 +426,28 @@ describe('commands', () => {
     await own('extracted', 2);
     expect((await post('/api/orders', { 'idempotency-key': 'frozen' }, wish())).status).toBe(201);
   });
+});
+
+it('answers a dry run as the monolith answers the command itself, but for number and moment', async () => {
+  const observed = ({ status, headers, body }: Answer): Observation => ({ status, headers, body: Buffer.from(body), complete: true });
+  const rules = compileRules({}, 0);
+  for (const [path, body] of [
+    ['/api/orders', wish({ items: [{ productId: 2, quantity: 1 }] })],
+    ['/api/orders', wish({ userId: '' })],
+    ['/api/orders', wish({ items: [{ productId: 1, quantity: 1_000_000 }] })],
+    ['/api/orders/9999/cancel', ''],
+  ] as const) {
+    const [done, dry] = await Promise.all([
+      ask(shop.url, 'POST', path, { ...json, 'idempotency-key': `real-${path}` }, body),
+      ask(service.url, 'POST', path, { ...json, 'idempotency-key': `real-${path}`, 'banyan-dry-run': '1' }, body),
+    ]);
+    const pair = [
+      observed(done),
+      observed({ ...dry, headers: dry.headers.filter(([name]) => name.toLowerCase() !== 'banyan-dry-run') }),
+    ] as const;
+    const verdict = excuseDryRun(path, ...pair, compareObservations(...pair, rules));
+    expect([path, done.status, verdict.kind === 'mismatch' ? verdict.differences : []]).toEqual([path, dry.status, []]);
+  }
 });
 
 it('tells how it is', async () => {

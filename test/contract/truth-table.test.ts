@@ -111,7 +111,7 @@ ${DOES.map(
     writer: null,
     pins,
     stale: () => false,
-    shadow: { offer: () => undefined, wants: () => false },
+    shadow: { offer: () => undefined, wants: () => false, created: () => undefined, dryRun: () => null, makesDryRuns: () => false },
     journal: { note: () => undefined },
     now: () => performance.now(),
   });

@@ -255,6 +255,31 @@ describe('evidence', () => {
     expect(program.data.items).toMatchObject([{ context: 'inventory' }, { context: 'order', rate: 0.99 }]);
   });
 
+  it('parity report shows hours one by one', async () => {
+    const [people, program, wrong, all] = await Promise.all([
+      online('parity', 'report', 'order', '--hours', '24'),
+      json('parity', 'report', 'order', '--hours', '3', '--route', 'GET /api/orders/:id'),
+      online('parity', 'report', 'order', '--hours', 'x'),
+      online('parity', 'report', '--hours', '24'),
+    ]);
+    expect([people.code, people.err]).toEqual([0, '']);
+    expect(people.out).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d +120 +100 +95 +4 +1 +2 +3 +99\.00% +1 x value \$\.total$/m);
+    expect(program.data).toMatchObject({ items: [{ rate: 0.99, byRoute: [{ route: 'GET /api/orders/:id' }] }], next: null });
+    expect([wrong.code, all.code]).toEqual([2, 2]);
+  });
+
+  it('parity latency shows both sides and whether chance explains the difference', async () => {
+    const [people, program, nobody] = await Promise.all([
+      online('parity', 'latency', 'order'),
+      json('parity', 'latency', 'order'),
+      online('parity', 'latency', 'nope'),
+    ]);
+    expect([people.code, people.err]).toEqual([0, '']);
+    expect(people.out).toMatch(/^\/api\/orders\/:id +legacy primary +100 +4\.00 +8\.00 +20\.00 +31\.00 +1\.50 +0\.710 +2\.0e-5 +mixed$/m);
+    expect(program.data).toMatchObject({ items: [{ test: { basis: 'mixed' } }], next: null });
+    expect(nobody.code).toBe(2);
+  });
+
   it('the ledger is listed, shown and resolved once', async () => {
     const [list, filtered, shown, missing] = await Promise.all([
       online('ledger', 'list'),

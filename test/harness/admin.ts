@@ -69,6 +69,7 @@ export const report = (more: Partial<ParityView> = {}): ParityView => ({
   byRoute: [],
   byField: [{ route: '/api/orders/**', field: '$.total', kind: 'value', rule: null, count: 1 }],
   noisy: [],
+  dryRuns: [],
   ...more,
 });
 
@@ -97,6 +98,28 @@ export const fakeParity = (reports: Readonly<Record<string, ParityView>>): Parit
   const { headers: _headers, legacy: _legacy, extracted: _extracted, differences: _differences, noise: _noise, ...summary } = pair;
   return {
     parityReport: async (context) => reports[context],
+    parityLatency: async (context) =>
+      reports[context] && {
+        items: [
+          {
+            route: '/api/orders/:id',
+            sides: [
+              { upstream: 'legacy', asked: 'primary', n: 100, p50: 4, p90: 8, p99: 20, max: 31 },
+              { upstream: 'extracted', asked: 'copy', n: 100, p50: 6, p90: 9, p99: 25, max: 40 },
+            ],
+            test: { basis: 'mixed', larger: 0.71, p: 0.00002, medians: 1.5 },
+          },
+        ],
+        next: null,
+      },
+    parityHours: async ({ context, hours, route }) => {
+      const found = reports[context];
+      if (!found) return undefined;
+      const { requests, compared, match, noise, mismatch, incomparable, dropped, skipped, rate, byField } = found;
+      const figures = { requests, compared, match, noise, mismatch, incomparable, dropped, skipped, rate };
+      const byRoute = [{ route: route ?? '/api/orders/**', ...figures }];
+      return { items: hours < 1 ? [] : [{ hour: when, ...figures, byRoute, byField: [...byField] }], next: null };
+    },
     pairs: async (query) => ({
       items: [summary].filter(
         (one) =>

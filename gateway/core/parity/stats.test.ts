@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { mannWhitney, sprt, wilson } from './stats.ts';
+import { mannWhitney, rankTest, sprt, wilson } from './stats.ts';
 
 describe('sprt', () => {
   it('promotes a clean run at the 3,033rd match, not before', () => {
@@ -34,6 +34,23 @@ describe('wilson', () => {
 
 describe('Mann-Whitney', () => {
   const range = (from: number, n: number): number[] => Array.from({ length: n }, (_, i) => from + i);
+  const counts = (values: readonly number[]): Map<number, number> => {
+    const found = new Map<number, number>();
+    for (const value of values) found.set(value, (found.get(value) ?? 0) + 1);
+    return found;
+  };
+  it('gives what SciPy documents for mannwhitneyu(males, females, method="asymptotic")', () => {
+    const { larger, p } = rankTest(counts([20, 11, 17, 12]), counts([19, 22, 16, 29, 24]));
+    expect(larger * 20).toBeCloseTo(17, 10);
+    expect(p).toBeCloseTo(0.111347, 6);
+  });
+  it('gives what R documents for wilcox.test(Ozone ~ Month, airquality, Month %in% c(5, 8)), with ties', () => {
+    const may = [41, 36, 12, 18, 28, 23, 19, 8, 7, 16, 11, 14, 18, 14, 34, 6, 30, 11, 1, 11, 4, 32, 23, 45, 115, 37];
+    const august = [39, 9, 16, 78, 35, 66, 122, 89, 110, 44, 28, 65, 22, 59, 23, 31, 44, 21, 9, 45, 168, 73, 76, 118, 84, 85];
+    const { larger, p } = mannWhitney(august, may)!;
+    expect(larger * 26 * 26).toBeCloseTo(127.5, 10);
+    expect(p).toBeCloseTo(0.0001208, 7);
+  });
   it('tells a shift from none, and says nothing about a handful', () => {
     expect(mannWhitney(range(0, 100), range(0, 100))).toEqual({ larger: 0.5, p: 1 });
     const shifted = mannWhitney(range(0, 100), range(30, 100))!;

@@ -5,21 +5,24 @@ const SHAPES: readonly (readonly [name: string, pattern: RegExp])[] = [
   [':id', /^\d+$/],
   [':date', /^\d{4}-\d{2}(?:-\d{2})?$/],
   [':hash', /^(?=.*\d)[0-9a-f]{12,128}$/i],
+  [':token', /^eyJ[A-Za-z0-9_-]{5,}\./],
+  [':slug', /^.{65}/s],
   [':token', /^(?=.*\d)(?=.*[A-Z])(?=.*[a-z])[A-Za-z0-9_-]{20,}$/],
 ];
-const LOCALE = /^[a-z]{2}(?:[-_][A-Z]{2})?$/;
+export const LOCALE = /^[a-z]{2}(?:[-_][A-Z]{2})?$/;
 
 /** So many different names below one parent are data: nobody routes so many by hand. */
-const MAX_NAMES = 30;
+export const MAX_NAMES = 30;
 /** A name that takes this share of its parent's requests is a route of its own even among data. */
-const OWN_SHARE = 0.05;
+export const OWN_SHARE = 0.05;
 /** Locales are told from short words (`me`, `go`) by their number. */
-const MIN_LOCALES = 3;
+export const MIN_LOCALES = 3;
 /** Templates told apart; the rest is `(other)`, so that labels never grow with data. */
-const MAX_TEMPLATES = 200;
+export const MAX_TEMPLATES = 200;
 const MAX_SEGMENTS = 20;
 
-const segmentsOf = (target: string): string[] =>
+/** Decoded where that can be done; of a path that is deeper than 20 only the first 20. */
+export const segmentsOf = (target: string): string[] =>
   (target.split(/[?#]/, 1)[0] ?? '')
     .split('/')
     .filter((segment) => segment !== '')
@@ -32,6 +35,11 @@ const segmentsOf = (target: string): string[] =>
       }
     });
 
+/** `:id`, `:uuid`, …, or undefined for what looks like a name. */
+export const shapeName = (segment: string): string | undefined => SHAPES.find(([, pattern]) => pattern.test(segment))?.[0];
+/** A name as it stands in a template, where a leading colon means data. */
+export const literalName = (segment: string): string => segment.replace(/^[:*]/, (first) => (first === ':' ? '%3A' : '%2A'));
+
 type Counted = { readonly segments: readonly string[]; readonly path: string };
 
 /** The names that the segments at one place get: data becomes `:id`, `:slug`, …; what is left stays itself. */
@@ -41,7 +49,7 @@ const namesAt = (values: readonly string[]): Map<string, string> => {
   const names = new Map<string, string>();
   const literals: string[] = [];
   for (const value of counts.keys()) {
-    const shape = SHAPES.find(([, pattern]) => pattern.test(value))?.[0];
+    const shape = shapeName(value);
     if (shape === undefined) literals.push(value);
     else names.set(value, shape);
   }
@@ -50,8 +58,7 @@ const namesAt = (values: readonly string[]): Map<string, string> => {
   const words = isLocale ? literals.filter((value) => !LOCALE.test(value)) : literals;
   if (isLocale) for (const value of locales) names.set(value, ':locale');
   const many = words.length > MAX_NAMES;
-  for (const value of words)
-    names.set(value, many && counts.get(value)! < values.length * OWN_SHARE ? ':slug' : value.replace(/^:/, '%3A'));
+  for (const value of words) names.set(value, many && counts.get(value)! < values.length * OWN_SHARE ? ':slug' : literalName(value));
   return names;
 };
 

@@ -82,8 +82,8 @@ export const replay = async (requests: readonly Recorded[], options: ReplayOptio
   /** The recording was made at legacy: extracted is asked about its own ids. */
   const asExtracted = (request: Recorded): Recorded => {
     const type = request.headers.find(([name]) => name.toLowerCase() === 'content-type')?.[1] ?? '';
-    const body = request.body === null ? null : Buffer.from(aliases.body(request.body, type));
-    return { ...request, target: aliases.target(request.target), body };
+    const body = request.body === null ? null : Buffer.from(aliases.body(request.body, type, 'extracted'));
+    return { ...request, target: aliases.target(request.target, 'extracted'), body };
   };
   const both = async (request: Recorded): Promise<[legacy: Answered, extracted: Answered]> => {
     const key = randomUUID();
@@ -100,7 +100,8 @@ export const replay = async (requests: readonly Recorded[], options: ReplayOptio
   };
   const one = async (request: Recorded): Promise<Replayed> => {
     const [legacy, extracted] = await both(request);
-    if (!isQuery(request)) aliases.learn(...(await decodePair(legacy.observation, extracted.observation, BODY_LIMIT_BYTES)));
+    if (!isQuery(request))
+      aliases.learn(request.target, ...(await decodePair(legacy.observation, extracted.observation, BODY_LIMIT_BYTES)));
     const first = aliases.excuse(await judge(legacy.observation, extracted.observation, rules));
     if (first.kind !== 'mismatch' || !isQuery(request) || signal.aborted)
       return { request, verdict: first, confirmed: false, legacy, extracted };
