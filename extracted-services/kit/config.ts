@@ -25,6 +25,13 @@ const schema = (defaultPort: number) =>
     KINESIS_ENDPOINT: z.preprocess(empty, url(/^https?:\/\//, 'http://127.0.0.1:4567').optional()),
     ADAPTER_URL: z.preprocess(empty, url(/^https?:\/\//, 'http://127.0.0.1:8090').default('http://127.0.0.1:8090')),
     BANYAN_ADAPTER_TOKEN: z.preprocess(empty, z.string().optional()),
+    BANYAN_SERVICE_TOKEN: z.preprocess(
+      empty,
+      z
+        .string()
+        .regex(/^[\x21-\x7e]{16,512}$/, 'expected 16 to 512 printable characters without blanks')
+        .optional(),
+    ),
     POLL_MS: whole(700, 10, 60_000),
     LEASE_MS: whole(5000, 500, 300_000),
     FAN_OUT: z.preprocess(empty, z.enum(['on', 'off']).default('off')),
@@ -45,6 +52,8 @@ export type ServiceConfig = {
   readonly endpoint: string | undefined;
   readonly adapterUrl: string;
   readonly adapterToken: string | undefined;
+  /** What the gateway and the saga service show to be let in; absent = nobody is. */
+  readonly serviceToken: string | undefined;
   /** How often an idle shard is asked for news. */
   readonly pollMs: number;
   /** How long a dead instance keeps its shards. */
@@ -77,6 +86,7 @@ export const readConfig = (env: Readonly<Record<string, string | undefined>>, de
     endpoint: data.KINESIS_ENDPOINT,
     adapterUrl: data.ADAPTER_URL.replace(/\/$/, ''),
     adapterToken: data.BANYAN_ADAPTER_TOKEN,
+    serviceToken: data.BANYAN_SERVICE_TOKEN,
     pollMs: data.POLL_MS,
     leaseMs: data.LEASE_MS,
     fanOut: data.FAN_OUT === 'on',

@@ -16,6 +16,18 @@ export type DlqOptions = {
   readonly own?: string | undefined;
 };
 
+const letterOf = (row: Row) => ({
+  position: Number(row.position),
+  key: row.key,
+  source: row.source,
+  eventId: row.event_id,
+  error: row.error,
+  at: row.at.toISOString(),
+  envelope: row.envelope,
+});
+/** A letter as the API shows it. `key` null = no envelope; `error` null = nothing wrong with it, it waits behind another of its key. */
+type Letter = ReturnType<typeof letterOf>;
+
 type Row = { position: string; key: string | null; source: string; event_id: string; envelope: string; error: string | null; at: Date };
 
 /** What became of a key: facts applied now, and what stopped the rest, if anything did. */
@@ -72,18 +84,14 @@ export const createDlq = ({ db, schema: name, consumer, handlers, own }: DlqOpti
   };
 
   return {
-    /** In their order, at most `limit`. */
-    list: async (limit: number): Promise<object[]> => {
-      const rows = (await db(table).where({ consumer }).orderBy('position').limit(limit)) as Row[];
-      return rows.map((row) => ({
-        position: Number(row.position),
-        key: row.key,
-        source: row.source,
-        eventId: row.event_id,
-        error: row.error,
-        at: row.at.toISOString(),
-        envelope: row.envelope,
-      }));
+    /** In their order, at most `limit`, from the one after `after`. */
+    list: async (limit: number, after = 0): Promise<Letter[]> => {
+      const rows = (await db(table).where({ consumer }).where('position', '>', after).orderBy('position').limit(limit)) as Row[];
+      return rows.map(letterOf);
+    },
+    find: async (position: number): Promise<Letter | null> => {
+      const row = (await db(table).where({ consumer, position }).first()) as Row | undefined;
+      return row ? letterOf(row) : null;
     },
     /** Applies what waits under a key, in its order, up to the first that fails again. @throws AppError `not-found` */
     replay: (key: string): Promise<Replayed> =>
@@ -124,30 +132,46 @@ export const createDlq = ({ db, schema: name, consumer, handlers, own }: DlqOpti
   };
 };
 
+const position = z.coerce.number().int().min(1).max(Number.MAX_SAFE_INTEGER);
+const listSchema = z.object({ after: position.optional(), limit: z.coerce.number().int().min(1).max(500).default(50) });
 const replaySchema = z.object({ key: z.string().min(1).max(512) });
 const skipSchema = z.object({
-  position: z.number().int().min(1).max(Number.MAX_SAFE_INTEGER),
+  position,
   reason: z.string().min(1).max(1000),
   actor: z.string().min(1).max(200).default('unknown'),
 });
-const parseBody = <T>(schema: z.ZodType<T>, value: unknown): T => {
-  const read = schema.safeParse(value);
-  if (read.success) return read.data;
-  throw new AppError('bad-request', `${read.error.issues[0]!.path.join('.') || 'body'}: ${read.error.issues[0]!.message}`);
+const read = <T>(schema: z.ZodType<T>, value: unknown): T => {
+  const found = schema.safeParse(value);
+  if (found.success) return found.data;
+  throw new AppError('bad-request', `${found.error.issues[0]!.path.join('.') || 'request'}: ${found.error.issues[0]!.message}`);
 };
 
-/** `GET /_banyan/dlq`, `POST /_banyan/dlq/replay {key}`, `POST /_banyan/dlq/skip {position, reason, actor}`. */
+/**
+ * `GET /_banyan/dlq?after&limit` -> `{items, next}`, `GET /_banyan/dlq/:position`, `POST /_banyan/dlq/replay {key}`,
+ * `POST /_banyan/dlq/skip {position, reason, actor}`. Whoever mounts it asks for a token first (`serviceGuard`).
+ */
 export const dlqRoutes = (options: DlqOptions): Router => {
   const dlq = createDlq(options);
   const router = express.Router();
-  router.use('/_banyan/dlq', express.json({ limit: '16kb' }));
-  router.get(
-    '/_banyan/dlq',
-    async (_req, res) => void res.set('cache-control', 'no-store').json({ items: await dlq.list(500), next: null }),
-  );
-  router.post('/_banyan/dlq/replay', async (req, res) => void res.json(await dlq.replay(parseBody(replaySchema, req.body).key)));
+  router.use('/_banyan/dlq', express.json({ limit: '16kb' }), (_req, res, next) => {
+    res.set('cache-control', 'no-store');
+    next();
+  });
+  router.get('/_banyan/dlq', async (req, res) => {
+    const { after, limit } = read(listSchema, req.query);
+    const items = await dlq.list(limit + 1, after);
+    const page = items.slice(0, limit);
+    res.json({ items: page, next: items.length > limit ? String(page.at(-1)!.position) : null });
+  });
+  router.get('/_banyan/dlq/:position', async (req, res) => {
+    const at = read(position, req.params.position);
+    const letter = await dlq.find(at);
+    if (!letter) throw new AppError('not-found', `there is no letter ${at}`);
+    res.json(letter);
+  });
+  router.post('/_banyan/dlq/replay', async (req, res) => void res.json(await dlq.replay(read(replaySchema, req.body).key)));
   router.post('/_banyan/dlq/skip', async (req, res) => {
-    const { position, ...who } = parseBody(skipSchema, req.body);
+    const { position, ...who } = read(skipSchema, req.body);
     res.json(await dlq.skip(position, who));
   });
   return router;

@@ -9,6 +9,7 @@ import express, { type RequestHandler } from 'express';
 import knex, { type Knex } from 'knex';
 import { type Logger, pino } from 'pino';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { serviceGuard } from './access.ts';
 import { type ServiceConfig, StartError } from './config.ts';
 import { type Consumer, requestReplay, startConsumer } from './consumer.ts';
 import { dlqRoutes } from './dlq.ts';
@@ -218,6 +219,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
       .json(why === null ? { status: 'ok' } : { status: 'not ready', missing: [why] });
   });
   app.get('/metrics', async (_req, res) => void res.type(metrics.registry.contentType).send(await metrics.registry.metrics()));
+  app.use(serviceGuard(config.serviceToken));
   app.use((_req, res, next) => {
     if (parts) next();
     else sendProblem(res, new AppError('context-unavailable', `${spec.name} is starting`, { retryAfterSeconds: 1, retryable: true }));

@@ -14,12 +14,12 @@ export const sagaService = (urls: Readonly<Record<string, string>>): ServiceSpec
   defaultPort: 4006,
   schema: SCHEMA,
   migrations,
-  compose: ({ db, log }) => {
+  compose: ({ config, db, log }) => {
     const orchestrator = startOrchestrator({
       db,
       log,
       definitions: DEFINITIONS,
-      participants: createParticipants({ urls, timeoutMs: PARTICIPANT_TIMEOUT_MS }),
+      participants: createParticipants({ urls, token: config.serviceToken, timeoutMs: PARTICIPANT_TIMEOUT_MS }),
     });
     return { routes: sagaRoutes({ db, wake: orchestrator.wake }), handlers: handlers(orchestrator.wake), stop: orchestrator.stop };
   },

@@ -1,6 +1,8 @@
+import type { SagaResolution } from '@banyan/contracts/admin-api.ts';
+import type { SagaState } from '@banyan/contracts/vocabulary.ts';
 import type { Migration } from '@banyan/kit/schema.ts';
 import type { Knex } from 'knex';
-import type { SagaState, StepLog, StepState } from './domain.ts';
+import type { StepLog, StepState } from './domain.ts';
 
 export const SCHEMA = 'svc_saga';
 
@@ -45,6 +47,12 @@ create table svc_saga.event (
   detail text
 );
 create index event_saga on svc_saga.event (saga, n)`);
+    },
+  },
+  {
+    name: '011-saga-list',
+    up: async (trx) => {
+      await trx.raw('create index saga_created on svc_saga.saga (created_at desc, id desc)');
     },
   },
 ];
@@ -147,11 +155,13 @@ export const record = (db: Knex, id: string, token: string, change: Change): Pro
     await trx('svc_saga.event').insert({ saga: id, ...change.event });
   });
 
-export const list = async (db: Knex, state: SagaState | null, limit: number): Promise<Saga[]> => {
-  const rows = (await db('svc_saga.saga')
-    .modify((query) => (state === null ? query : query.where({ state })))
-    .orderBy('created_at', 'desc')
-    .limit(limit)) as Row[];
+/** Newest first, from the one after `after`, which need not be there any more. */
+export const list = async (db: Knex, state: SagaState | null, limit: number, after: { at: string; id: string } | null): Promise<Saga[]> => {
+  const { rows } = await db.raw<{ rows: Row[] }>(
+    `select * from svc_saga.saga where (:state::text is null or state = :state) and (:at::timestamptz is null or (created_at, id) < (:at, :id))
+     order by created_at desc, id desc limit :limit`,
+    { state, limit, at: after?.at ?? null, id: after?.id ?? null },
+  );
   return rows.map(sagaOf);
 };
 
@@ -173,12 +183,7 @@ export const find = async (db: Knex, id: string): Promise<(Saga & { steps: StepL
 };
 
 /** A person decides about a parked saga. False when it is not parked. */
-export const resolve = (
-  db: Knex,
-  id: string,
-  as: 'retry' | 'compensate' | 'done',
-  who: { actor: string; reason: string },
-): Promise<boolean> =>
+export const resolve = (db: Knex, id: string, as: SagaResolution, who: { actor: string; reason: string }): Promise<boolean> =>
   db.transaction(async (trx) => {
     const row = (await trx('svc_saga.saga').where({ id }).forUpdate().first()) as Row | undefined;
     if (row?.state !== 'parked') return false;
