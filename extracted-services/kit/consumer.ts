@@ -11,6 +11,7 @@ import { createInbox, type Hold } from './inbox.ts';
 import { createLeases } from './leases.ts';
 import { identifier } from './schema.ts';
 import { listShards, readable, type ShardInfo } from './shards.ts';
+import { createSlots } from './slots.ts';
 
 export type ConsumerOptions = {
   readonly kinesis: KinesisClient;
@@ -44,6 +45,8 @@ export type ConsumerOptions = {
   readonly discoverMs?: number;
   /** Facts held or quarantined at once before reading stops. Default 10,000. */
   readonly heldLimit?: number;
+  /** Pages applied at once. Below the size of the pool of `db`, so that leases are renewed however many shards there are. Default 4. */
+  readonly pagesAtOnce?: number;
 };
 
 /** How far the stream has been applied, by all instances together. */
@@ -107,6 +110,7 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
     pollMs,
     quietMs,
     pollInsteadMs: options.pollInsteadMs ?? 10_000,
+    pages: createSlots(options.pagesAtOnce ?? 4),
     fanOut: () => (options.fanOut !== undefined && arn !== null ? { kinesis: options.fanOut, arn } : null),
     onCounts: (counts) => options.onCounts?.(counts),
     onDelivery: (way) => options.onDelivery?.(way),

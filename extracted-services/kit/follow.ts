@@ -7,12 +7,15 @@ import { subscription } from './fan-out.ts';
 import type { Hold } from './inbox.ts';
 import type { Leases } from './leases.ts';
 import { iteratorAfter, readRecords } from './shards.ts';
+import type { Slots } from './slots.ts';
 
 export type FollowDeps = ApplyDeps & {
   readonly kinesis: KinesisClient;
   readonly stream: string;
   readonly leases: Pick<Leases, 'start'>;
   readonly log: Logger;
+  /** Pages that may be applied at once, all shards of this instance together. */
+  readonly pages: Slots;
   readonly onCounts: (counts: Counts) => void;
   readonly pollMs: number;
   /** Enhanced fan-out: its client and the consumer's ARN; null while there is none. */
@@ -69,7 +72,8 @@ export const followShard = async (deps: FollowDeps, reading: Reading): Promise<v
       const chunks = chunksOf(records.map(entriesOf));
       for (const [index, chunk] of chunks.entries()) {
         if (signal.aborted) return;
-        const counts = await applyPage(deps, { hold, entries: chunk, ended: ended && index === chunks.length - 1, replayUntil });
+        const last = index === chunks.length - 1;
+        const counts = await deps.pages.run(() => applyPage(deps, { hold, entries: chunk, ended: ended && last, replayUntil }));
         deps.onCounts(counts);
         if (counts.held + counts.quarantined + counts.malformed > 0)
           log.warn({ shard: shardId, ...counts }, 'facts that could not be applied');

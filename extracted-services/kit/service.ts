@@ -61,8 +61,14 @@ export type Service = { readonly url: string; readonly consumer: Consumer; stop(
 const STOP_GRACE_MS = 5000;
 const WAIT_STEP_MS = 200;
 
-const openDatabase = async (config: ServiceConfig, name: string, log: Logger): Promise<Knex> => {
-  const db = knex({
+/**
+ * Two pools: what HTTP asks must not wait for pages of facts, nor the renewal of leases for HTTP.
+ * Together 16 connections at most.
+ */
+const POOLS = { http: 10, consumer: 6 } as const;
+
+const poolOf = (config: ServiceConfig, name: string, log: Logger, use: keyof typeof POOLS): Knex =>
+  knex({
     client: 'pg',
     connection: {
       connectionString: config.databaseUrl,
@@ -70,10 +76,13 @@ const openDatabase = async (config: ServiceConfig, name: string, log: Logger): P
       application_name: `banyan-${name}`,
       keepAlive: true,
     },
-    pool: { min: 0, max: 16 },
+    pool: { min: 0, max: POOLS[use] },
     acquireConnectionTimeout: 10_000,
     log: { warn: (message: unknown) => log.warn({ error: String(message).split('\n')[0] }, 'database') },
   });
+
+const openDatabase = async (config: ServiceConfig, name: string, log: Logger): Promise<Knex> => {
+  const db = poolOf(config, name, log, 'http');
   try {
     await db.raw('select 1');
     return db;
@@ -202,6 +211,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
   let stopParts: Parts['stop'];
   let consumer: Consumer | undefined;
   let database: Knex | undefined;
+  let reading: Knex | undefined;
   const metrics = createMetrics(spec.name, () => consumer);
 
   const app = express().disable('x-powered-by');
@@ -249,6 +259,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     await stopParts?.();
     kinesis.destroy();
     fanOut?.destroy();
+    await reading?.destroy();
     await database?.destroy();
     log.info('stopped');
   };
@@ -269,13 +280,14 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
       await requestReplay(db, spec.schema, spec.name, from);
       log.info(`reading the stream again from ${from?.toISOString() ?? 'its beginning'}; nobody reacts up to where it was read before`);
     }
-    consumer = !reads
+    if (reads) reading = poolOf(config, spec.name, log, 'consumer');
+    consumer = !reading
       ? noConsumer(spec.name)
       : startConsumer({
           kinesis,
           stream: config.stream,
           consumer: spec.name,
-          db,
+          db: reading,
           schema: spec.schema,
           handlers: made.handlers,
           own: spec.publishes,

@@ -28,6 +28,9 @@ export type CommandsDeps = { readonly db: Knex; readonly ids: Ids; readonly now:
 
 /** `append_fact` says with these that the service may not write: frozen, not the owner, stale epoch, unknown context. */
 const NOT_NOW = new Set(['BY001', 'BY002', 'BY003', 'BY404']);
+/** Nobody waits for a lock longer than the gateway waits for the answer: whoever holds it (a flip, a page of facts) will be done soon. */
+const LOCK_MS = 1000;
+const LOCKED = '55P03';
 /** Two transactions waited for each other; one was rolled back and may simply run again. */
 const AGAIN = new Set(['40P01', '40001']);
 const ATTEMPTS = 4;
@@ -41,9 +44,13 @@ const codeOf = (error: unknown): string => (error instanceof Error && 'code' in 
 const inTransaction = async <T>(db: Knex, work: (trx: Knex.Transaction) => Promise<T>): Promise<T> => {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await db.transaction(work);
+      return await db.transaction(async (trx) => {
+        await trx.raw(`select set_config('lock_timeout', ?, true)`, [`${LOCK_MS}ms`]);
+        return work(trx);
+      });
     } catch (error) {
       const code = codeOf(error);
+      if (code === LOCKED) throw unavailable('what this command needs is being changed by others just now', error);
       if (NOT_NOW.has(code)) throw unavailable((error as Error).message.replace(/^.* - /s, ''), error);
       if (!AGAIN.has(code) || attempt === ATTEMPTS) throw error;
     }

@@ -4,6 +4,7 @@ import { SAGA_STATES } from '@banyan/contracts/vocabulary.ts';
 import express, { type Router } from 'express';
 import type { Knex } from 'knex';
 import { z } from 'zod';
+import { DEFINITIONS } from './definition.ts';
 import { find, list, resolve } from './store.ts';
 
 const NEXT = 'expected the `next` of the page before';
@@ -52,8 +53,11 @@ export const sagaRoutes = ({ db, wake }: { readonly db: Knex; readonly wake: () 
   router.post('/_banyan/sagas/:id/resolve', async (req, res) => {
     const { as, ...who } = parse(resolveSchema, req.body);
     const { id } = req.params;
-    if (!(await find(db, id))) throw new AppError('not-found', `there is no saga ${id}`);
-    if (!(await resolve(db, id, as, who))) throw new AppError('conflict', `saga ${id} is not parked`);
+    const saga = await find(db, id);
+    if (!saga) throw new AppError('not-found', `there is no saga ${id}`);
+    // the time that it had from the beginning, once more
+    const definition = DEFINITIONS.find(({ name, version }) => name === saga.definition && version === saga.version) ?? DEFINITIONS[0]!;
+    if (!(await resolve(db, id, as, who, definition))) throw new AppError('conflict', `saga ${id} is not parked`);
     wake();
     res.json(await find(db, id));
   });

@@ -149,7 +149,7 @@ describe('dead letters', () => {
 
 describe('sagas', () => {
   const started = async (id: string): Promise<void> => {
-    await begin(db, { id, definition: 'unknown', version: 1, subject: id, data: {}, deadlineMs: 60_000 });
+    await begin(db, { id, definition: 'unknown', version: 1, subject: id, data: {}, deadlineMs: 60_000, limitMs: 60_000 });
     // nobody has a definition for it
     await until(async () => (await api(`sagas/${id}`)).body.state === 'parked', { describe: `saga ${id} to be parked` });
   };
