@@ -272,6 +272,7 @@ const main = async (): Promise<number> => {
       LEGACY_DATABASE_URL: shop,
       KINESIS_ENDPOINT: kinesis,
       BANYAN_STREAM: outline.facts,
+      BANYAN_COMMANDS: outline.commands,
       AWS_REGION: outline.region,
       ADAPTER_URL: outline.adapterUrl,
       // a shard may be polled five times a second by all services together; where fan-out costs nothing each has its own

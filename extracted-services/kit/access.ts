@@ -14,7 +14,7 @@ const spelled = (path: string): string => {
 };
 
 /** Paths that change something, or show what people have ordered. */
-const GUARDED = /^\/(_saga|_banyan\/(dlq|sagas))(\/|$)/i;
+const GUARDED = /^\/(_saga|_banyan\/(dlq|sagas|commands))(\/|$)/i;
 
 /**
  * Keeps strangers from the saga's commands and from what operators do: whoever can reach the service could otherwise charge, ship and skip. A bearer token is asked for, the

@@ -27,6 +27,8 @@ export type ApplyDeps = {
   readonly inbox: Inbox;
   readonly handlers: readonly Handler[];
   readonly own?: string | undefined;
+  /** false = commands: nothing comes before or after another, each once under its id. */
+  readonly ordered?: boolean | undefined;
   /** Facts that may be held or quarantined at once. */
   readonly heldLimit: number;
 };
@@ -94,7 +96,7 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
         }
         return;
       }
-      const verdict = judge(heads.get(pair) ?? null, position, replay);
+      const verdict = deps.ordered === false ? 'next' : judge(heads.get(pair) ?? null, position, replay);
       if (verdict === 'duplicate') {
         counts.duplicate += 1;
         return;
@@ -119,6 +121,7 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
         applied.push(envelope);
         seen.add(`${source} ${envelope.id}`);
       }
+      if (deps.ordered === false) return;
       heads.set(pair, position);
       moved.set(pair, { source, subject, head: position });
       fact = undefined;

@@ -21,6 +21,13 @@ const schema = (defaultPort: number) =>
         .regex(/^[a-zA-Z0-9_.-]{1,128}$/, 'expected the name of a stream')
         .default('domain-events'),
     ),
+    BANYAN_COMMANDS: z.preprocess(
+      empty,
+      z
+        .string()
+        .regex(/^[a-zA-Z0-9_.-]{1,128}$/, 'expected the name of a stream')
+        .default('order-commands'),
+    ),
     AWS_REGION: z.preprocess(empty, z.string().default('eu-west-1')),
     KINESIS_ENDPOINT: z.preprocess(empty, url(/^https?:\/\//, 'http://127.0.0.1:4567').optional()),
     ADAPTER_URL: z.preprocess(empty, url(/^https?:\/\//, 'http://127.0.0.1:8090').default('http://127.0.0.1:8090')),
@@ -47,6 +54,8 @@ export type ServiceConfig = {
   readonly databaseUrl: string;
   /** The stream of facts. */
   readonly stream: string;
+  /** The stream of commands, for the service that takes them. */
+  readonly commands: string;
   readonly region: string;
   /** Absent = AWS itself. */
   readonly endpoint: string | undefined;
@@ -82,6 +91,7 @@ export const readConfig = (env: Readonly<Record<string, string | undefined>>, de
     port: data.PORT,
     databaseUrl: data.DATABASE_URL,
     stream: data.BANYAN_STREAM,
+    commands: data.BANYAN_COMMANDS,
     region: data.AWS_REGION,
     endpoint: data.KINESIS_ENDPOINT,
     adapterUrl: data.ADAPTER_URL.replace(/\/$/, ''),

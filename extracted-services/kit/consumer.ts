@@ -3,6 +3,7 @@ import type { KinesisClient } from '@aws-sdk/client-kinesis';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import type { Counts } from './apply-page.ts';
+import { parseCommand, parseFact } from './entries.ts';
 import { backoffMs, reasonOf, sleep } from './failures.ts';
 import { registerFanOut } from './fan-out.ts';
 import { type FollowDeps, followShard, type Reading } from './follow.ts';
@@ -45,6 +46,8 @@ export type ConsumerOptions = {
   readonly discoverMs?: number;
   /** Facts held or quarantined at once before reading stops. Default 10,000. */
   readonly heldLimit?: number;
+  /** What it reads are commands: run one by one, without an order between them, each once under its id. */
+  readonly commands?: true;
   /** Pages applied at once. Below the size of the pool of `db`, so that leases are renewed however many shards there are. Default 4. */
   readonly pagesAtOnce?: number;
 };
@@ -73,6 +76,8 @@ export type Consumer = {
 type Worker = Reading & { readonly abort: AbortController; done: Promise<void> };
 
 const TICK_MS = 1000;
+/** Per transaction. */
+const PAGE_FACTS = 2000;
 /** Longer than the longest retention of a fact's duplicates: 7 days on the stream and one on the way. */
 const INBOX_DAYS = 8;
 const PRUNE_MS = 3_600_000;
@@ -105,6 +110,9 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
     handlers,
     own,
     heldLimit,
+    ordered: options.commands !== true,
+    parse: options.commands ? parseCommand(consumer) : parseFact,
+    pageFacts: options.commands ? 1 : PAGE_FACTS,
     leases,
     log,
     pollMs,

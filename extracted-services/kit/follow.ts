@@ -1,7 +1,7 @@
 import type { _Record, KinesisClient } from '@aws-sdk/client-kinesis';
 import type { Logger } from 'pino';
 import { type ApplyDeps, applyPage, type Counts } from './apply-page.ts';
-import { type Entry, entriesOf } from './entries.ts';
+import { type Entry, entriesOf, type Parse } from './entries.ts';
 import { backoffMs, Fenced, reasonOf, sleep } from './failures.ts';
 import { subscription } from './fan-out.ts';
 import type { Hold } from './inbox.ts';
@@ -13,6 +13,10 @@ export type FollowDeps = ApplyDeps & {
   readonly kinesis: KinesisClient;
   readonly stream: string;
   readonly leases: Pick<Leases, 'start'>;
+  /** How the records of this stream are read. */
+  readonly parse: Parse;
+  /** Facts per transaction; whole stream records, so one of many facts may exceed it. */
+  readonly pageFacts: number;
   readonly log: Logger;
   /** Pages that may be applied at once, all shards of this instance together. */
   readonly pages: Slots;
@@ -38,16 +42,14 @@ export type Reading = {
   trouble: string | null;
 };
 
-/** Facts per transaction; whole stream records, so one of many facts may exceed it. */
-const CHUNK_FACTS = 2000;
 const PAGE_RECORDS = 1000;
 /** A shard allows 5 reads per second, all consumers together. */
 const READ_SPACING_MS = 210;
 
-const chunksOf = (records: readonly Entry[][]): Entry[][] => {
+const chunksOf = (records: readonly Entry[][], atMost: number): Entry[][] => {
   const chunks: Entry[][] = [[]];
   for (const entries of records) {
-    if (chunks.at(-1)!.length + entries.length > CHUNK_FACTS && chunks.at(-1)!.length > 0) chunks.push([]);
+    if (chunks.at(-1)!.length + entries.length > atMost && chunks.at(-1)!.length > 0) chunks.push([]);
     chunks.at(-1)!.push(...entries);
   }
   return chunks;
@@ -69,7 +71,10 @@ export const followShard = async (deps: FollowDeps, reading: Reading): Promise<v
     reading.behindMs = Math.max(behindMs, oldest ? Date.now() - oldest.getTime() : 0);
     reading.seenAt = performance.now();
     if (records.length > 0 || ended) {
-      const chunks = chunksOf(records.map(entriesOf));
+      const chunks = chunksOf(
+        records.map((record) => entriesOf(record, deps.parse)),
+        deps.pageFacts,
+      );
       for (const [index, chunk] of chunks.entries()) {
         if (signal.aborted) return;
         const last = index === chunks.length - 1;

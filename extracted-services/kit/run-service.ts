@@ -11,7 +11,7 @@ const help = (spec: ServiceSpec): string => `The ${spec.name} service: HTTP API 
   --replay-from TIME   the same from what arrived at TIME (RFC 3339)
   --help
 
-environment: HOST (127.0.0.1), PORT (${spec.defaultPort}), DATABASE_URL, BANYAN_STREAM (domain-events), AWS_REGION (eu-west-1),
+environment: HOST (127.0.0.1), PORT (${spec.defaultPort}), DATABASE_URL, BANYAN_STREAM (domain-events), BANYAN_COMMANDS (order-commands), AWS_REGION (eu-west-1),
              KINESIS_ENDPOINT (absent = AWS), ADAPTER_URL (http://127.0.0.1:8090), BANYAN_ADAPTER_TOKEN,
              BANYAN_SERVICE_TOKEN (absent = nobody may send saga commands or see the dead letters), POLL_MS (700), LEASE_MS (5000),
              FAN_OUT (off | on: enhanced fan-out), LOG_LEVEL (info)

@@ -13,6 +13,7 @@ import { serviceGuard } from './access.ts';
 import { type ServiceConfig, StartError } from './config.ts';
 import { type Consumer, requestReplay, startConsumer } from './consumer.ts';
 import { dlqRoutes } from './dlq.ts';
+import { parseCommand, parseFact } from './entries.ts';
 import { reasonOf } from './failures.ts';
 import type { Handler } from './handlers.ts';
 import { answerProblem, sendProblem } from './http.ts';
@@ -28,6 +29,8 @@ export type Parts = {
   /** Its own HTTP routes, `/api/…`. */
   readonly routes: RequestHandler;
   readonly handlers: readonly Handler[];
+  /** Takes commands from the stream for them too, and tells what became of one. */
+  readonly commands?: { readonly handlers: readonly Handler[]; readonly outcome: (id: string) => Promise<object | null> };
   /** Every aggregate in its contract shape, in chunks, read in the transaction that is given; absent = nothing to compare. */
   readonly states?: (trx: Knex.Transaction) => AsyncIterable<readonly State[]>;
   /** Those of these ids (at most 500) that are there; absent = they are looked for among all. */
@@ -210,6 +213,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
   let parts: Parts | undefined;
   let stopParts: Parts['stop'];
   let consumer: Consumer | undefined;
+  let commands: Consumer | undefined;
   let database: Knex | undefined;
   let reading: Knex | undefined;
   const metrics = createMetrics(spec.name, () => consumer);
@@ -252,7 +256,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     const impatient = setTimeout(() => server.closeAllConnections(), STOP_GRACE_MS);
     // `close` ends only what is idle at that moment; a connection whose last answer ends later would be kept alive
     const sweep = setInterval(() => server.closeIdleConnections(), 20);
-    await consumer?.stop();
+    await Promise.all([consumer?.stop(), commands?.stop()]);
     await closed;
     clearInterval(sweep);
     clearTimeout(impatient);
@@ -300,12 +304,41 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
           pollMs: config.pollMs,
           leaseMs: config.leaseMs,
         });
-    parts = {
-      ...made,
-      routes: express
-        .Router()
-        .use(dlqRoutes({ db, schema: spec.schema, consumer: spec.name, handlers: made.handlers, own: spec.publishes }), made.routes),
-    };
+    const commandsName = `${spec.name}-commands`;
+    const router = express.Router().use(
+      dlqRoutes({
+        db,
+        schema: spec.schema,
+        readers: [
+          { consumer: spec.name, handlers: made.handlers, own: spec.publishes, parse: parseFact },
+          ...(made.commands ? [{ consumer: commandsName, handlers: made.commands.handlers, parse: parseCommand(commandsName) }] : []),
+        ],
+      }),
+    );
+    if (made.commands) {
+      const { handlers, outcome } = made.commands;
+      router.get('/_banyan/commands/:id', async (req, res) => {
+        const found = await outcome(req.params.id);
+        if (!found) throw new AppError('not-found', 'no command of this id has come to an end');
+        res.set('cache-control', 'no-store').json(found);
+      });
+      reading ??= poolOf(config, spec.name, log, 'consumer');
+      // not asked by /readyz: commands wait as long as this service does not own the context
+      commands = startConsumer({
+        kinesis,
+        stream: config.commands,
+        consumer: commandsName,
+        db: reading,
+        schema: spec.schema,
+        handlers,
+        commands: true,
+        log: log.child({ stream: config.commands }),
+        pagesAtOnce: 1,
+        pollMs: config.pollMs,
+        leaseMs: config.leaseMs,
+      });
+    }
+    parts = { ...made, routes: router.use(made.routes) };
     let stopped: Promise<void> | undefined;
     return {
       url,

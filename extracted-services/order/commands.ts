@@ -20,7 +20,8 @@ export type Commands = {
   place(wish: OrderRequest, context: CommandContext): Promise<Order>;
   /** @throws OrderRefused 404, 409; AppError `context-unavailable` */
   cancel(id: number, context: CommandContext): Promise<Order>;
-  /** The same as a part of the caller's transaction. */
+  /** The same as parts of the caller's transaction. */
+  placeIn(trx: Knex.Transaction, wish: OrderRequest, context: CommandContext): Promise<Order>;
   cancelIn(trx: Knex.Transaction, id: number, context: CommandContext): Promise<Order>;
 };
 
@@ -63,6 +64,11 @@ const inTransaction = async <T>(db: Knex, work: (trx: Knex.Transaction) => Promi
  */
 const assertOwner = async (trx: Knex, epoch: number | null): Promise<void> => {
   await trx.raw(`select pg_advisory_xact_lock_shared(banyan.context_lock('order'))`);
+  await ownedAt(trx, epoch);
+};
+
+/** The epoch of the ownership. @throws AppError `context-unavailable` */
+const ownedAt = async (trx: Knex, epoch: number | null): Promise<number> => {
   const { rows } = await trx.raw<{ rows: { owner: string; epoch: number }[] }>(
     `select owner, epoch from banyan.context where name = 'order'`,
   );
@@ -71,6 +77,7 @@ const assertOwner = async (trx: Knex, epoch: number | null): Promise<void> => {
   if (found.owner !== 'extracted') throw unavailable(`context order is owned by ${found.owner}, not by extracted`);
   if (epoch !== null && epoch !== found.epoch)
     throw unavailable(`context order is at epoch ${found.epoch}, the command came under ${epoch}`);
+  return found.epoch;
 };
 
 /** @throws OrderRefused 422 when this key has published such a fact before: then the change would go unreported, so it must not be made */
@@ -97,6 +104,25 @@ const cancelIn =
     return cancelled;
   };
 
+type PlaceDeps = { readonly now: () => Date; readonly takeId: () => Promise<number> };
+
+const placeIn = async (trx: Knex.Transaction, wish: OrderRequest, context: CommandContext, { now, takeId }: PlaceDeps): Promise<Order> => {
+  const { key } = context;
+  // before any other lock: a command that repeats this key waits here and then finds what the first one made
+  if (key !== null) await trx.raw('select pg_advisory_xact_lock(hashtextextended(?, 0))', [`svc_order.key:${key}`]);
+  const made = key === null ? null : await findByRef(trx, key);
+  if (made) return repeat(made, wish);
+  const id = await takeId();
+  await assertOwner(trx, context.epoch);
+  const quantities = wanted(wish.items);
+  const products = await lockProducts(trx, [...quantities.keys()]);
+  const order = place(wish, products, { id, ref: key, createdAt: now().toISOString() });
+  await putOrder(trx, order);
+  await bookStock(trx, quantities, -1);
+  await append(trx, 'order.placed.v1', id, stateOf(order), context);
+  return order;
+};
+
 /** The write side. Synchronous: when it answers, the order and its fact are committed. */
 export const createCommands = ({ db, ids, now }: CommandsDeps): Commands => ({
   place: async (wish, context) => {
@@ -104,21 +130,9 @@ export const createCommands = ({ db, ids, now }: CommandsDeps): Commands => ({
     const known = key === null ? null : await findByRef(db, key);
     if (known) return repeat(known, wish);
     const id = await ids.take(context.epoch ?? 0);
-    return inTransaction(db, async (trx) => {
-      // before any other lock: a command that repeats this key waits here and then finds what the first one made
-      if (key !== null) await trx.raw('select pg_advisory_xact_lock(hashtextextended(?, 0))', [`svc_order.key:${key}`]);
-      const made = key === null ? null : await findByRef(trx, key);
-      if (made) return repeat(made, wish);
-      await assertOwner(trx, context.epoch);
-      const quantities = wanted(wish.items);
-      const products = await lockProducts(trx, [...quantities.keys()]);
-      const order = place(wish, products, { id, ref: key, createdAt: now().toISOString() });
-      await putOrder(trx, order);
-      await bookStock(trx, quantities, -1);
-      await append(trx, 'order.placed.v1', id, stateOf(order), context);
-      return order;
-    });
+    return inTransaction(db, (trx) => placeIn(trx, wish, context, { now, takeId: async () => id }));
   },
+  placeIn: (trx, wish, context) => placeIn(trx, wish, context, { now, takeId: async () => ids.take(await ownedAt(trx, context.epoch)) }),
 
   cancel: (id, context) => inTransaction(db, (trx) => cancelIn(now)(trx, id, context)),
   cancelIn: cancelIn(now),

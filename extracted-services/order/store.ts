@@ -58,6 +58,22 @@ create table svc_order.product (
       await trx.raw('create table svc_order.early_cancellation (order_id bigint primary key, cancelled_at timestamptz(3) not null)');
     },
   },
+  {
+    name: '013-commands',
+    up: async (trx) => {
+      await trx.raw(`
+-- what became of commands that came over the stream
+create table svc_order.command (
+  id       text primary key,
+  type     text not null,
+  outcome  text not null check (outcome in ('done', 'refused')),
+  status   integer not null,
+  order_id bigint,
+  detail   text,
+  at       timestamptz(3) not null default now()
+)`);
+    },
+  },
 ];
 
 type Row = {
@@ -235,4 +251,30 @@ export const earlyCancellation = async (trx: Knex, id: number): Promise<string |
     .where({ order_id: id })
     .first('cancelled_at');
   return row?.cancelled_at.toISOString() ?? null;
+};
+
+/** What became of a command of the stream; `status` as HTTP would have answered, `detail` = why it was refused. */
+export type CommandOutcome = {
+  readonly outcome: 'done' | 'refused';
+  readonly status: number;
+  readonly orderId: number | null;
+  readonly detail: string | null;
+};
+
+export const putOutcome = async (
+  trx: Knex,
+  id: string,
+  type: string,
+  { outcome, status, orderId, detail }: CommandOutcome,
+): Promise<void> => {
+  await trx('svc_order.command').insert({ id, type, outcome, status, order_id: orderId, detail });
+};
+
+export const findOutcome = async (db: Knex, id: string): Promise<(CommandOutcome & { id: string; type: string; at: string }) | null> => {
+  const row = (await db('svc_order.command').where({ id }).first()) as
+    | { type: string; outcome: 'done' | 'refused'; status: number; order_id: string | null; detail: string | null; at: Date }
+    | undefined;
+  if (!row) return null;
+  const { type, outcome, status, detail } = row;
+  return { id, type, outcome, status, orderId: row.order_id === null ? null : Number(row.order_id), detail, at: row.at.toISOString() };
 };

@@ -3,6 +3,7 @@ import { aggregate } from '@banyan/contracts/kpl.ts';
 import { startKinesis } from '@banyan/dev-kinesis/emulator.ts';
 import { type Consumer, type ConsumerOptions, startConsumer } from '@banyan/kit/consumer.ts';
 import { createDlq } from '@banyan/kit/dlq.ts';
+import { parseFact } from '@banyan/kit/entries.ts';
 import { type Handler, project } from '@banyan/kit/handlers.ts';
 import { createFanOutKinesis, createKinesis } from '@banyan/kit/kinesis.ts';
 import { createLambdaHandler } from '@banyan/kit/lambda.ts';
@@ -206,7 +207,7 @@ describe('the dead letter queue', () => {
       describe: 'the healthy keys',
       timeoutMs: 20_000,
     });
-    const dlq = createDlq({ db, schema, consumer: 'test', handlers: healing });
+    const dlq = createDlq({ db, schema, readers: [{ consumer: 'test', handlers: healing, parse: parseFact }] });
     expect(await dlq.replay('thing/a')).toEqual({ applied: 0, left: 3, error: 'a bug' });
     sick = false;
     expect(await dlq.replay('thing/a')).toEqual({ applied: 3, left: 0, error: null });
