@@ -49,7 +49,7 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
   await inbox.fence(trx, page.hold);
   const facts = page.entries.flatMap((entry) => (entry.kind === 'fact' ? [entry.envelope] : []));
   const { heads, seen, waiting, quarantined } = facts.length === 0 ? NOTHING_KNOWN() : await inbox.look(trx, facts);
-  const batches = createBatches(trx);
+  const batches = createBatches(trx, deps.handlers);
   const moved = new Map<string, { source: string; subject: string; head: Head }>();
   const applied: Envelope[] = [];
   let piled = false;
