@@ -8,8 +8,8 @@ import { type Handler, handlersFor } from './handlers.ts';
 import { type Head, judge } from './head-rule.ts';
 import { type Fact, type Hold, type Inbox, NOTHING_KNOWN, pairOf } from './inbox.ts';
 
-/** What became of a fact. `passed` = in its turn, but no handler takes it. */
-export const OUTCOMES = ['applied', 'passed', 'duplicate', 'held', 'quarantined', 'behind', 'malformed'] as const;
+/** What became of a fact. `passed` = in its turn, but no handler takes it; `foreign` = of another shard, where it comes again. */
+export const OUTCOMES = ['applied', 'passed', 'duplicate', 'held', 'quarantined', 'behind', 'malformed', 'foreign'] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 export type Counts = Record<Outcome, number>;
 const zero = (): Counts => Object.fromEntries(OUTCOMES.map((outcome) => [outcome, 0])) as Counts;
@@ -136,6 +136,7 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
 
   for (const entry of page.entries) {
     if (entry.kind === 'fact') await take(entry, entry.sequenceNumber);
+    else if (entry.kind === 'foreign') counts.foreign += 1;
     else {
       const eventId = `${page.hold.shardId}:${entry.sequenceNumber}:${entry.subsequence}`;
       const { sequenceNumber, text, why } = entry;

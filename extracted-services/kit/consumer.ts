@@ -8,6 +8,7 @@ import { backoffMs, reasonOf, sleep } from './failures.ts';
 import { registerFanOut } from './fan-out.ts';
 import { type FollowDeps, followShard, type Reading } from './follow.ts';
 import type { Handler } from './handlers.ts';
+import { belongsTo, type HashRange } from './hash-range.ts';
 import { createInbox, type Hold } from './inbox.ts';
 import { createLeases } from './leases.ts';
 import { identifier } from './schema.ts';
@@ -124,12 +125,13 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
     onDelivery: (way) => options.onDelivery?.(way),
   };
 
-  const begin = (hold: Hold): void => {
+  const begin = (hold: Hold, range: HashRange): void => {
     const abort = new AbortController();
     const worker: Worker = {
       hold,
       abort,
       signal: abort.signal,
+      belongs: belongsTo(range),
       done: Promise.resolve(),
       behindMs: null,
       seenAt: performance.now(),
@@ -193,7 +195,7 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
         if (options.fanOut !== undefined && arn === null) await register();
         const due = readable(shards, await leases.ended());
         const mine = workers.size;
-        for (const hold of await leases.acquire(due, mine)) begin(hold);
+        for (const hold of await leases.acquire(due, mine)) begin(hold, shards.find(({ shardId }) => shardId === hold.shardId)!.range);
         trouble = null;
         attempt = 0;
         await sleep(tickMs, AbortSignal.any([stopping.signal, nudge.signal]));

@@ -3,11 +3,14 @@ import { commandSchema } from '@banyan/contracts/command.ts';
 import { type Envelope, envelopeSchema, formatSequence } from '@banyan/contracts/envelope.ts';
 import { deaggregate } from '@banyan/contracts/kpl.ts';
 import { ZodError } from 'zod';
+import type { Belongs } from './hash-range.ts';
 
 /** One user record of the stream. `subsequence` counts inside an aggregated record, from 0. */
 export type Entry = { readonly sequenceNumber: string; readonly subsequence: number } & (
   | { readonly kind: 'fact'; readonly envelope: Envelope; readonly text: string }
   | { readonly kind: 'malformed'; readonly why: string; readonly text: string }
+  /** It was packed for another shard, and comes again there. */
+  | { readonly kind: 'foreign' }
 );
 
 const KEPT_BYTES = 48 * 1024;
@@ -74,12 +77,17 @@ const readRecord = (data: Uint8Array, parse: Parse): Read => {
   return { kind: 'fact', envelope, text };
 };
 
-/** The user records of one stream record, in order; a record that is not aggregated, or not well, is one user record (as in the KCL). */
-export const entriesOf = (record: _Record, parse: Parse = parseFact): Entry[] => {
+/** The user records of one stream record, in order, those of an aggregated one by the rule of `belongsTo`; a record that is not aggregated, or not well, is one user record (as in the KCL). */
+export const entriesOf = (record: _Record, parse: Parse = parseFact, belongs?: Belongs): Entry[] => {
   const data = record.Data ?? new Uint8Array();
   const sequenceNumber = record.SequenceNumber ?? '';
-  const parts = deaggregate(data)?.map((part) => part.data) ?? [data];
-  return parts.map((part, subsequence) => ({ sequenceNumber, subsequence, ...readRecord(part, parse) }));
+  const members = deaggregate(data);
+  if (!members) return [{ sequenceNumber, subsequence: 0, ...readRecord(data, parse) }];
+  return members.map((member, subsequence) => ({
+    sequenceNumber,
+    subsequence,
+    ...(belongs && !belongs(member) ? { kind: 'foreign' } : readRecord(member.data, parse)),
+  }));
 };
 
 /** `/banyan/order/legacy` and subject 7 -> `order/7`. What is quarantined together: an aggregate, whoever reports about it. */

@@ -4,6 +4,7 @@ import { type ApplyDeps, applyPage, type Counts } from './apply-page.ts';
 import { type Entry, entriesOf, type Parse } from './entries.ts';
 import { backoffMs, Fenced, reasonOf, sleep } from './failures.ts';
 import { subscription } from './fan-out.ts';
+import type { Belongs } from './hash-range.ts';
 import type { Hold } from './inbox.ts';
 import type { Leases } from './leases.ts';
 import { iteratorAfter, readRecords } from './shards.ts';
@@ -36,6 +37,7 @@ export type FollowDeps = ApplyDeps & {
 export type Reading = {
   readonly hold: Hold;
   readonly signal: AbortSignal;
+  readonly belongs: Belongs;
   /** How far behind the newest record; null = not known yet. And when that was seen (`performance.now()`). */
   behindMs: number | null;
   seenAt: number;
@@ -72,7 +74,7 @@ export const followShard = async (deps: FollowDeps, reading: Reading): Promise<v
     reading.seenAt = performance.now();
     if (records.length > 0 || ended) {
       const chunks = chunksOf(
-        records.map((record) => entriesOf(record, deps.parse)),
+        records.map((record) => entriesOf(record, deps.parse, reading.belongs)),
         deps.pageFacts,
       );
       for (const [index, chunk] of chunks.entries()) {
@@ -80,7 +82,7 @@ export const followShard = async (deps: FollowDeps, reading: Reading): Promise<v
         const last = index === chunks.length - 1;
         const counts = await deps.pages.run(() => applyPage(deps, { hold, entries: chunk, ended: ended && last, replayUntil }));
         deps.onCounts(counts);
-        if (counts.held + counts.quarantined + counts.malformed > 0)
+        if (counts.held + counts.quarantined + counts.malformed + counts.foreign > 0)
           log.warn({ shard: shardId, ...counts }, 'facts that could not be applied');
       }
     }

@@ -1,4 +1,4 @@
-import { CreateStreamCommand, SplitShardCommand, UpdateShardCountCommand } from '@aws-sdk/client-kinesis';
+import { CreateStreamCommand, SplitShardCommand } from '@aws-sdk/client-kinesis';
 import { aggregate } from '@banyan/contracts/kpl.ts';
 import { startKinesis } from '@banyan/dev-kinesis/emulator.ts';
 import { type Consumer, type ConsumerOptions, startConsumer } from '@banyan/kit/consumer.ts';
@@ -162,26 +162,6 @@ describe('enhanced fan-out', () => {
     await complete(40, 6);
     await until(async () => (await owners()).join() === '8', { describe: 'the second to hold all', timeoutMs: 20_000 });
     expect(second.trouble()).toBeNull();
-  });
-});
-
-describe('random shard graphs', () => {
-  it.each([1, 2, 3])('seed %i: every fact once, keys in order, while shards split and merge', async (seed) => {
-    let state = seed;
-    const random = (): number => {
-      state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff;
-      return state / 0x7fffffff;
-    };
-    const rig = await emulated(2);
-    consume(rig, seed === 3 ? {} : { fanOut: undefined });
-    let open = 2;
-    for (let round = 0; round < 5; round += 1) {
-      await publish(rig, facts(30, 2, round * 2 + 1));
-      const wanted = Math.max(1, Math.min(6, Math.ceil(open / 2) + Math.floor(random() * (open * 2 - Math.ceil(open / 2) + 1))));
-      await rig.kinesis.send(new UpdateShardCountCommand({ StreamName: 's', TargetShardCount: wanted, ScalingType: 'UNIFORM_SCALING' }));
-      open = wanted;
-    }
-    await complete(30, 10);
   });
 });
 
