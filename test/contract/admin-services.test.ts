@@ -11,7 +11,7 @@ import { run } from '../harness/processes.ts';
 import { until } from '../harness/wait.ts';
 import { configFor, fact, openStore, publish, silent, startStream } from './kit-fixtures.ts';
 
-jest.setTimeout(120_000);
+jest.setTimeout(240_000);
 
 const TOKEN = 'token-of-the-services';
 const ADMIN = 'tell-nobody';
@@ -73,7 +73,8 @@ beforeAll(async () => {
   );
   ({ url } = await system.admin.start());
   await publish(stream, [cancelled(1), cancelled(1, 2), cancelled(2), 'no envelope', cancelled(3)]);
-  await until(async () => (await notification.consumer.position()).quarantined === 5, { describe: 'five dead letters' });
+  const both = async () => [(await notification.consumer.position()).quarantined, (await saga.consumer.position()).quarantined];
+  await until(async () => (await both()).join() === '5,1', { describe: 'six dead letters', timeoutMs: 60_000 });
 });
 afterAll(async () => {
   await system?.stop();
@@ -151,7 +152,7 @@ describe('sagas', () => {
   const started = async (id: string): Promise<void> => {
     await begin(db, { id, definition: 'unknown', version: 1, subject: id, data: {}, deadlineMs: 60_000, limitMs: 60_000 });
     // nobody has a definition for it
-    await until(async () => (await api(`sagas/${id}`)).body.state === 'parked', { describe: `saga ${id} to be parked` });
+    await until(async () => (await api(`sagas/${id}`)).body.state === 'parked', { describe: `saga ${id} to be parked`, timeoutMs: 60_000 });
   };
 
   it('are listed newest first, page by page and by state, and shown with their timeline', async () => {
