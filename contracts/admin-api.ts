@@ -1,5 +1,15 @@
 import { z } from 'zod';
-import { BREAKER_STATES, DIFFERENCE_KINDS, HOST_STATES, LEDGER_STATES, RAMP_STATES, STAGES, UPSTREAMS, VERDICTS } from './vocabulary.ts';
+import {
+  BREAKER_STATES,
+  DIFFERENCE_KINDS,
+  HOST_STATES,
+  LEDGER_STATES,
+  RAMP_STATES,
+  SAGA_STATES,
+  STAGES,
+  UPSTREAMS,
+  VERDICTS,
+} from './vocabulary.ts';
 
 /**
  * What the admin API, the dashboard and the CLI say to each other (DESIGN.md section 10). Times are RFC 3339 in UTC.
@@ -283,6 +293,45 @@ export type LedgerEntryView = DeepReadonly<z.output<typeof ledgerEntrySchema>>;
 export const RESOLUTIONS = ['applied', 'not-applied', 'no-event'] as const;
 export type Resolution = (typeof RESOLUTIONS)[number];
 
+/** Services that could not be asked, so that what they have is not among the items. */
+const missing = z.array(z.strictObject({ service: z.string(), why: z.string() }));
+/** A fact that a service could not apply. `id` = `service:position`; `key` null = it is no envelope; `error` null = it waits behind another of its key. */
+export const letterSchema = z.strictObject({
+  id: z.string(),
+  service: z.string(),
+  key: z.string().nullable(),
+  source: z.string(),
+  eventId: z.string(),
+  error: z.string().nullable(),
+  at: when,
+  /** The fact as it came; base64 when it was no text. */
+  envelope: z.string(),
+});
+export type LetterView = z.output<typeof letterSchema>;
+export const lettersSchema = pageOf(letterSchema).extend({ missing });
+/** What became of a key: facts applied now, and what stopped the rest, if anything did. */
+export const replayedSchema = z.strictObject({ applied: count, left: count, error: z.string().nullable() });
+
+export const SAGA_RESOLUTIONS = ['retry', 'compensate', 'done'] as const;
+export type SagaResolution = (typeof SAGA_RESOLUTIONS)[number];
+export const sagaSchema = z.looseObject({
+  id: z.string(),
+  definition: z.string(),
+  version: count,
+  subject: z.string(),
+  state: oneOf(SAGA_STATES),
+  why: z.string().nullable(),
+  createdAt: when,
+  updatedAt: when,
+  deadline: when,
+});
+export type SagaView = z.output<typeof sagaSchema>;
+/** With where each step stands and everything that was asked and answered, in order. */
+export const sagaDetailSchema = sagaSchema.extend({
+  steps: z.record(z.string(), z.looseObject({ state: z.string(), attempts: count })),
+  timeline: z.array(z.looseObject({ at: when, what: z.string(), step: z.string().nullable(), detail: z.string().nullable() })),
+});
+
 /** One row of the hash-chained audit. `id` counts from 1 without gaps. */
 export const auditRowSchema = z.strictObject({
   id: count,
@@ -405,5 +454,9 @@ export const hoursQuerySchema = z.strictObject({
 export type HoursQuery = z.output<typeof hoursQuerySchema>;
 export const ledgerQuerySchema = z.strictObject({ context: name.optional(), state: oneOf(LEDGER_STATES).optional(), ...window });
 export type LedgerQuery = z.output<typeof ledgerQuerySchema>;
+export const dlqQuerySchema = z.strictObject({ service: name.optional(), ...window });
+export type DlqQuery = z.output<typeof dlqQuerySchema>;
+export const sagasQuerySchema = z.strictObject({ state: oneOf(SAGA_STATES).optional(), ...window });
+export const sagaResolveSchema = z.strictObject({ as: oneOf(SAGA_RESOLUTIONS), reason: reasonSchema });
 export const auditQuerySchema = z.strictObject({ context: name.optional(), ...window });
 export type AuditQuery = z.output<typeof auditQuerySchema>;

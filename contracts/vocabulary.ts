@@ -69,6 +69,10 @@ export type LedgerState = (typeof LEDGER_STATES)[number];
 export const RAMP_STATES = ['idle', 'running', 'waiting-approval', 'paused', 'done', 'rolled-back', 'aborted'] as const;
 export type RampState = (typeof RAMP_STATES)[number];
 
+/** Where a saga stands. `parked` = out of attempts, waiting for a person. */
+export const SAGA_STATES = ['running', 'compensating', 'done', 'compensated', 'parked'] as const;
+export type SagaState = (typeof SAGA_STATES)[number];
+
 /** Breaker states as opossum and the field name them; `worst` over replicas is shown. */
 /** `unhealthy` = so say its active checks; `ejected` = left out for a while for how it answered. */
 export const HOST_STATES = ['healthy', 'unhealthy', 'ejected'] as const;

@@ -135,6 +135,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     backlog: deps.backlog,
     registry: deps.registry,
     adapterToken,
+    serviceToken: environment('BANYAN_SERVICE_TOKEN') || null,
     now: () => Date.now(),
     log,
   });

@@ -7,6 +7,8 @@ export type Embedded = {
   readonly kinesis: string;
   readonly monolith: string | null;
   readonly legacyDatabase: string | null;
+  /** Services that no context names, by name. */
+  readonly services: Readonly<Record<string, string>>;
 };
 
 /** What the stack must know before it starts anything. */
@@ -16,6 +18,7 @@ export type Outline = {
   readonly kinesisPort: number;
   readonly monolithPort: number;
   readonly notificationPort: number;
+  readonly sagaPort: number;
   readonly store: string | null;
   readonly streamEndpoint: string | null;
   readonly region: string;
@@ -50,6 +53,7 @@ export const outlineOf = (text: string, env: Env): Outline => {
     kinesisPort: Number(at('dev', 'kinesisPort') ?? 4567),
     monolithPort: Number(at('dev', 'monolithPort') ?? 3000),
     notificationPort: Number(at('dev', 'notificationPort') ?? 4003),
+    sagaPort: Number(at('dev', 'sagaPort') ?? 4006),
     store: at('store'),
     streamEndpoint: at('streams', 'endpoint'),
     region: at('streams', 'region') ?? 'eu-west-1',
@@ -75,5 +79,6 @@ export const effectiveText = (text: string, outline: Outline, embedded: Embedded
   if (!outline.legacyUrl && embedded.monolith) doc.setIn(['legacy', 'url'], embedded.monolith);
   if (!outline.legacyDatabase && embedded.legacyDatabase) doc.setIn(['adapter', 'legacyDatabase'], embedded.legacyDatabase);
   if (!doc.hasIn(['seal', 'key'])) doc.setIn(['seal', 'key'], '$' + '{BANYAN_SEAL_KEY:-}');
+  for (const [name, url] of Object.entries(embedded.services)) if (!doc.hasIn(['services', name])) doc.setIn(['services', name], url);
   return doc.toString();
 };

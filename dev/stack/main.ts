@@ -257,17 +257,28 @@ const main = async (): Promise<number> => {
     monolith ??= side.monolith ?? `http://127.0.0.1:${outline.monolithPort}`;
 
     const file = join(dataDir, 'effective.yaml');
-    writeFileSync(file, effectiveText(text, outline, { store, kinesis, monolith, legacyDatabase: demo ? shop : null }), { mode: 0o600 });
+    const services: Record<string, string> = {};
+    if (demo)
+      for (const [name, port] of [
+        ['notification', outline.notificationPort],
+        ['saga', outline.sagaPort],
+      ] as const)
+        if (port !== 0 && wanted(name)) services[name] = `http://127.0.0.1:${port}`;
+    writeFileSync(file, effectiveText(text, outline, { store, kinesis, monolith, legacyDatabase: demo ? shop : null, services }), {
+      mode: 0o600,
+    });
     const common = {
       DATABASE_URL: store,
       LEGACY_DATABASE_URL: shop,
       KINESIS_ENDPOINT: kinesis,
       BANYAN_STREAM: outline.facts,
+      BANYAN_COMMANDS: outline.commands,
       AWS_REGION: outline.region,
       ADAPTER_URL: outline.adapterUrl,
       // a shard may be polled five times a second by all services together; where fan-out costs nothing each has its own
       FAN_OUT: process.env.FAN_OUT ?? (wanted('kinesis') ? 'on' : 'off'),
       BANYAN_SEAL_KEY: process.env.BANYAN_SEAL_KEY ?? secret(join(dataDir, 'seal.key')),
+      BANYAN_SERVICE_TOKEN: process.env.BANYAN_SERVICE_TOKEN || secret(join(dataDir, 'service.token')),
     };
     const rest: Promise<void>[] = [];
     const collect = (name: PartName, script: string, args: string[], env: Record<string, string> = {}): void => {
@@ -294,7 +305,7 @@ const main = async (): Promise<number> => {
       }
     }
     if (demo) {
-      // nobody asks these but the saga, so they take free ports
+      // nobody asks payment and shipping but the saga, so they take free ports
       const where: Record<string, string> = {};
       const bringParticipants = async (): Promise<void> => {
         const service = async (name: 'payment' | 'shipping', env: Record<string, string> = {}): Promise<void> => {
@@ -314,7 +325,7 @@ const main = async (): Promise<number> => {
         const found = await start('saga', 'extracted-services/run.ts', ['saga'], {
           ...common,
           HOST: '127.0.0.1',
-          PORT: '0',
+          PORT: String(outline.sagaPort),
           ORDER_URL: urlOf('order', '4001'),
           INVENTORY_URL: urlOf('inventory', '4002'),
           ...where,
@@ -338,7 +349,7 @@ const main = async (): Promise<number> => {
       ['notification', urls.notification],
       ['payment', urls.payment],
       ['shipping', urls.shipping],
-      ['saga', urls.saga && `${urls.saga}/_banyan/sagas`],
+      ['saga', urls.saga && urls.admin ? `${urls.saga} (banyan saga list)` : urls.saga],
       ['stream', wanted('kinesis') ? `${kinesis} (${outline.facts})` : undefined],
       ['store', wanted('postgres') ? store : undefined],
       ['shop tables', wanted('postgres') && demo ? `${shop} (schema shop)` : undefined],

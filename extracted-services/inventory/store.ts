@@ -1,6 +1,7 @@
 import type { Migration } from '@banyan/kit/schema.ts';
 import type { Knex } from 'knex';
-import type { Booking, Line, Move, Product } from './domain.ts';
+import type { Line, Product } from './domain.ts';
+import type { Kept, OrderChanges, ProductChanges } from './fold.ts';
 
 export const SCHEMA = 'svc_inventory';
 
@@ -90,57 +91,81 @@ export async function* allProducts(db: Knex): AsyncGenerator<Product[]> {
   }
 }
 
-const forgetBookings = (trx: Knex, id: number): Promise<unknown> =>
-  trx.raw(
-    `delete from svc_inventory.booking b using svc_inventory.product p where p.id = ? and b.product_id = p.id and b.at <= p.state_at`,
-    [id],
+/** Locks products until the transaction ends, in the order of their ids, so that two never wait for each other in a circle. */
+export const lockProducts = async (trx: Knex, ids: readonly number[]): Promise<Map<number, Kept>> => {
+  const { rows } = await trx.raw<{ rows: (Row & { deleted: boolean; state_at: Date; epoch: number; sequence: string })[] }>(
+    `select id, name, price, currency, stock, active, deleted, state_at, epoch, sequence from svc_inventory.product
+     where id = any(?::bigint[]) order by id for update`,
+    [[...ids]],
   );
-
-/** Where a fact stands among those about its product, and when it was appended. */
-export type Stamp = { readonly epoch: number; readonly sequence: string; readonly at: string };
-
-/** Locks the product until the transaction ends; says whether it is known and whether `stamp` is news about it. */
-export const lockProduct = async (trx: Knex, id: number, { epoch, sequence }: Stamp): Promise<{ known: boolean; news: boolean }> => {
-  const { rows } = await trx.raw<{ rows: { news: boolean; deleted: boolean }[] }>(
-    `select (epoch, sequence) < (?::int, ?::bigint) as news, deleted from svc_inventory.product where id = ? for update`,
-    [epoch, sequence, id],
+  return new Map(
+    rows.map(({ id, stock, state_at, sequence, ...row }) => [
+      Number(id),
+      { ...row, id: Number(id), stock: Number(stock), stateAt: state_at.toISOString(), sequence: BigInt(sequence) },
+    ]),
   );
-  const found = rows[0];
-  return { known: found !== undefined && !found.deleted, news: found?.news ?? true };
 };
 
-/** Sets the product and, with the move `set`, makes void what was booked up to then. */
-export const putProduct = async (trx: Knex, product: Product, move: Move, stamp: Stamp): Promise<void> => {
-  await trx.raw(
-    `insert into svc_inventory.product as p (id, name, price, currency, stock, active, state_at, epoch, sequence)
-     values (:id, :name, :price, :currency, :pieces, :active, :at, :epoch, :sequence)
-     on conflict (id) do update set name = excluded.name, price = excluded.price, currency = excluded.currency, active = excluded.active, deleted = false,
-       stock = case when :kind = 'add' then p.stock + excluded.stock else excluded.stock end,
-       state_at = case when :kind = 'add' then p.state_at else excluded.state_at end, epoch = excluded.epoch, sequence = excluded.sequence`,
-    { ...product, ...move, ...stamp },
-  );
-  if (move.kind === 'set') await forgetBookings(trx, product.id);
+/** Writes products that are locked, and forgets what their new states make void. */
+export const saveProducts = async (trx: Knex, { put, set }: ProductChanges): Promise<void> => {
+  if (put.length > 0)
+    await trx.raw(
+      `insert into svc_inventory.product (id, name, price, currency, stock, active, deleted, state_at, epoch, sequence)
+       select * from unnest(?::bigint[], ?::text[], ?::double precision[], ?::text[], ?::bigint[], ?::boolean[], ?::boolean[], ?::timestamptz[],
+         ?::int[], ?::bigint[]) as w (id) order by w.id
+       on conflict (id) do update set name = excluded.name, price = excluded.price, currency = excluded.currency, stock = excluded.stock,
+         active = excluded.active, deleted = excluded.deleted, state_at = excluded.state_at, epoch = excluded.epoch, sequence = excluded.sequence`,
+      [
+        put.map(({ id }) => id),
+        put.map(({ name }) => name),
+        put.map(({ price }) => price),
+        put.map(({ currency }) => currency),
+        put.map(({ stock }) => stock),
+        put.map(({ active }) => active),
+        put.map(({ deleted }) => deleted),
+        put.map(({ stateAt }) => stateAt),
+        put.map(({ epoch }) => epoch),
+        put.map(({ sequence }) => String(sequence)),
+      ],
+    );
+  if (set.length > 0)
+    await trx.raw(
+      `delete from svc_inventory.booking b using svc_inventory.product p where p.id = any(?::bigint[]) and b.product_id = p.id and b.at <= p.state_at`,
+      [[...set]],
+    );
 };
 
-export const markDeleted = async (trx: Knex, id: number, { epoch, sequence, at }: Stamp): Promise<void> => {
-  await trx.raw('update svc_inventory.product set deleted = true, state_at = ?, epoch = ?, sequence = ? where id = ?', [
-    at,
-    epoch,
-    sequence,
-    id,
-  ]);
-  await forgetBookings(trx, id);
+/** Writes what is in the orders, and keeps the bookings, but for those that a younger state makes void. */
+export const saveOrders = async (trx: Knex, { put, deleted, bookings }: OrderChanges): Promise<void> => {
+  if (deleted.length > 0) await trx('svc_inventory.order_lines').whereIn('order_id', deleted).delete();
+  if (put.size > 0)
+    await trx.raw(
+      `insert into svc_inventory.order_lines (order_id, lines) select * from unnest(?::bigint[], ?::json[]) as w (id) order by w.id
+       on conflict (order_id) do update set lines = excluded.lines`,
+      [[...put.keys()], [...put.values()].map((lines) => JSON.stringify(lines))],
+    );
+  if (bookings.length > 0)
+    await trx.raw(
+      `insert into svc_inventory.booking (fact_id, product_id, delta, at)
+       select b.* from unnest(?::text[], ?::bigint[], ?::bigint[], ?::timestamptz[]) as b (fact_id, product_id, delta, at)
+       where not exists (select from svc_inventory.product p where p.id = b.product_id and p.state_at >= b.at)
+       on conflict do nothing`,
+      [
+        bookings.map(({ factId }) => factId),
+        bookings.map(({ productId }) => productId),
+        bookings.map(({ delta }) => delta),
+        bookings.map(({ at }) => at),
+      ],
+    );
 };
 
-/** Keeps the bookings of one fact, but for those that a younger state makes void. */
-export const book = async (trx: Knex, factId: string, bookings: readonly Booking[]): Promise<void> => {
-  await trx.raw(
-    `insert into svc_inventory.booking (fact_id, product_id, delta, at)
-     select ?, b.product_id, b.delta, b.at from unnest(?::bigint[], ?::bigint[], ?::timestamptz[]) as b (product_id, delta, at)
-     where not exists (select from svc_inventory.product p where p.id = b.product_id and p.state_at >= b.at)
-     on conflict do nothing`,
-    [factId, bookings.map((each) => each.productId), bookings.map((each) => each.delta), bookings.map((each) => each.at)],
+/** What is in these orders; one of which nothing was told is left out. */
+export const linesOf = async (trx: Knex, orderIds: readonly number[]): Promise<Map<number, Line[]>> => {
+  const { rows } = await trx.raw<{ rows: { order_id: string; lines: Line[] }[] }>(
+    'select order_id, lines from svc_inventory.order_lines where order_id = any(?::bigint[])',
+    [[...orderIds]],
   );
+  return new Map(rows.map((row) => [Number(row.order_id), row.lines]));
 };
 
 /**
@@ -179,20 +204,4 @@ export const reserve = async (
 
 export const release = async (trx: Knex, commandId: string): Promise<void> => {
   await trx('svc_inventory.reservation').where({ command_id: commandId }).delete();
-};
-
-export const putLines = async (trx: Knex, orderId: number, lines: readonly Line[]): Promise<void> => {
-  await trx.raw(
-    `insert into svc_inventory.order_lines (order_id, lines) values (?, ?) on conflict (order_id) do update set lines = excluded.lines`,
-    [orderId, JSON.stringify(lines)],
-  );
-};
-
-export const linesOf = async (trx: Knex, orderId: number): Promise<Line[] | null> => {
-  const row = await trx<{ order_id: number; lines: Line[] }>('svc_inventory.order_lines').where('order_id', orderId).first('lines');
-  return row?.lines ?? null;
-};
-
-export const deleteLines = async (trx: Knex, orderId: number): Promise<void> => {
-  await trx('svc_inventory.order_lines').where('order_id', orderId).delete();
 };

@@ -8,8 +8,8 @@ import { type Handler, handlersFor } from './handlers.ts';
 import { type Head, judge } from './head-rule.ts';
 import { type Fact, type Hold, type Inbox, NOTHING_KNOWN, pairOf } from './inbox.ts';
 
-/** What became of a fact. `passed` = in its turn, but no handler takes it. */
-export const OUTCOMES = ['applied', 'passed', 'duplicate', 'held', 'quarantined', 'behind', 'malformed'] as const;
+/** What became of a fact. `passed` = in its turn, but no handler takes it; `foreign` = of another shard, where it comes again. */
+export const OUTCOMES = ['applied', 'passed', 'duplicate', 'held', 'quarantined', 'behind', 'malformed', 'foreign'] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 export type Counts = Record<Outcome, number>;
 const zero = (): Counts => Object.fromEntries(OUTCOMES.map((outcome) => [outcome, 0])) as Counts;
@@ -27,6 +27,8 @@ export type ApplyDeps = {
   readonly inbox: Inbox;
   readonly handlers: readonly Handler[];
   readonly own?: string | undefined;
+  /** false = commands: nothing comes before or after another, each once under its id. */
+  readonly ordered?: boolean | undefined;
   /** Facts that may be held or quarantined at once. */
   readonly heldLimit: number;
 };
@@ -47,7 +49,7 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
   await inbox.fence(trx, page.hold);
   const facts = page.entries.flatMap((entry) => (entry.kind === 'fact' ? [entry.envelope] : []));
   const { heads, seen, waiting, quarantined } = facts.length === 0 ? NOTHING_KNOWN() : await inbox.look(trx, facts);
-  const batches = createBatches(trx);
+  const batches = createBatches(trx, deps.handlers);
   const moved = new Map<string, { source: string; subject: string; head: Head }>();
   const applied: Envelope[] = [];
   let piled = false;
@@ -94,7 +96,7 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
         }
         return;
       }
-      const verdict = judge(heads.get(pair) ?? null, position, replay);
+      const verdict = deps.ordered === false ? 'next' : judge(heads.get(pair) ?? null, position, replay);
       if (verdict === 'duplicate') {
         counts.duplicate += 1;
         return;
@@ -119,6 +121,7 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
         applied.push(envelope);
         seen.add(`${source} ${envelope.id}`);
       }
+      if (deps.ordered === false) return;
       heads.set(pair, position);
       moved.set(pair, { source, subject, head: position });
       fact = undefined;
@@ -133,6 +136,7 @@ const applyIn = async (trx: Knex.Transaction, deps: ApplyDeps, page: Page, singl
 
   for (const entry of page.entries) {
     if (entry.kind === 'fact') await take(entry, entry.sequenceNumber);
+    else if (entry.kind === 'foreign') counts.foreign += 1;
     else {
       const eventId = `${page.hold.shardId}:${entry.sequenceNumber}:${entry.subsequence}`;
       const { sequenceNumber, text, why } = entry;

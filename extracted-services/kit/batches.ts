@@ -13,14 +13,16 @@ export type Batches = {
  * Every handler sees the facts of one key in their order, and a fact is seen by its handlers only after all earlier facts of its key were seen by theirs.
  * Facts of different keys may change places between handlers, as they may between shards. A handler that takes facts one by one runs after everything
  * that came before it on the shard.
+ * @param order the handlers as the service lists them
  */
-export const createBatches = (trx: Knex.Transaction): Batches => {
+export const createBatches = (trx: Knex.Transaction, order: readonly Handler[]): Batches => {
   const pending = new Map<Handler, Envelope[]>();
   /** By which handlers the pending facts of a key are taken. */
   const takenBy = new Map<string, readonly Handler[]>();
 
   const flush = async (): Promise<void> => {
-    const batches = [...pending];
+    // a later handler of a fact may build on what an earlier one has written
+    const batches = [...pending].sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
     pending.clear();
     takenBy.clear();
     for (const [handler, envelopes] of batches) await handler.applyAll!(trx, envelopes);

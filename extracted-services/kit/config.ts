@@ -21,10 +21,24 @@ const schema = (defaultPort: number) =>
         .regex(/^[a-zA-Z0-9_.-]{1,128}$/, 'expected the name of a stream')
         .default('domain-events'),
     ),
+    BANYAN_COMMANDS: z.preprocess(
+      empty,
+      z
+        .string()
+        .regex(/^[a-zA-Z0-9_.-]{1,128}$/, 'expected the name of a stream')
+        .default('order-commands'),
+    ),
     AWS_REGION: z.preprocess(empty, z.string().default('eu-west-1')),
     KINESIS_ENDPOINT: z.preprocess(empty, url(/^https?:\/\//, 'http://127.0.0.1:4567').optional()),
     ADAPTER_URL: z.preprocess(empty, url(/^https?:\/\//, 'http://127.0.0.1:8090').default('http://127.0.0.1:8090')),
     BANYAN_ADAPTER_TOKEN: z.preprocess(empty, z.string().optional()),
+    BANYAN_SERVICE_TOKEN: z.preprocess(
+      empty,
+      z
+        .string()
+        .regex(/^[\x21-\x7e]{16,512}$/, 'expected 16 to 512 printable characters without blanks')
+        .optional(),
+    ),
     POLL_MS: whole(700, 10, 60_000),
     LEASE_MS: whole(5000, 500, 300_000),
     FAN_OUT: z.preprocess(empty, z.enum(['on', 'off']).default('off')),
@@ -40,11 +54,15 @@ export type ServiceConfig = {
   readonly databaseUrl: string;
   /** The stream of facts. */
   readonly stream: string;
+  /** The stream of commands, for the service that takes them. */
+  readonly commands: string;
   readonly region: string;
   /** Absent = AWS itself. */
   readonly endpoint: string | undefined;
   readonly adapterUrl: string;
   readonly adapterToken: string | undefined;
+  /** What the gateway and the saga service show to be let in; absent = nobody is. */
+  readonly serviceToken: string | undefined;
   /** How often an idle shard is asked for news. */
   readonly pollMs: number;
   /** How long a dead instance keeps its shards. */
@@ -73,10 +91,12 @@ export const readConfig = (env: Readonly<Record<string, string | undefined>>, de
     port: data.PORT,
     databaseUrl: data.DATABASE_URL,
     stream: data.BANYAN_STREAM,
+    commands: data.BANYAN_COMMANDS,
     region: data.AWS_REGION,
     endpoint: data.KINESIS_ENDPOINT,
     adapterUrl: data.ADAPTER_URL.replace(/\/$/, ''),
     adapterToken: data.BANYAN_ADAPTER_TOKEN,
+    serviceToken: data.BANYAN_SERVICE_TOKEN,
     pollMs: data.POLL_MS,
     leaseMs: data.LEASE_MS,
     fanOut: data.FAN_OUT === 'on',

@@ -3,14 +3,17 @@ import type { KinesisClient } from '@aws-sdk/client-kinesis';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
 import type { Counts } from './apply-page.ts';
+import { parseCommand, parseFact } from './entries.ts';
 import { backoffMs, reasonOf, sleep } from './failures.ts';
 import { registerFanOut } from './fan-out.ts';
 import { type FollowDeps, followShard, type Reading } from './follow.ts';
 import type { Handler } from './handlers.ts';
+import { belongsTo, type HashRange } from './hash-range.ts';
 import { createInbox, type Hold } from './inbox.ts';
 import { createLeases } from './leases.ts';
 import { identifier } from './schema.ts';
 import { listShards, readable, type ShardInfo } from './shards.ts';
+import { createSlots } from './slots.ts';
 
 export type ConsumerOptions = {
   readonly kinesis: KinesisClient;
@@ -44,6 +47,10 @@ export type ConsumerOptions = {
   readonly discoverMs?: number;
   /** Facts held or quarantined at once before reading stops. Default 10,000. */
   readonly heldLimit?: number;
+  /** What it reads are commands: run one by one, without an order between them, each once under its id. */
+  readonly commands?: true;
+  /** Pages applied at once. Below the size of the pool of `db`, so that leases are renewed however many shards there are. Default 4. */
+  readonly pagesAtOnce?: number;
 };
 
 /** How far the stream has been applied, by all instances together. */
@@ -70,6 +77,8 @@ export type Consumer = {
 type Worker = Reading & { readonly abort: AbortController; done: Promise<void> };
 
 const TICK_MS = 1000;
+/** Per transaction. */
+const PAGE_FACTS = 2000;
 /** Longer than the longest retention of a fact's duplicates: 7 days on the stream and one on the way. */
 const INBOX_DAYS = 8;
 const PRUNE_MS = 3_600_000;
@@ -102,22 +111,27 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
     handlers,
     own,
     heldLimit,
+    ordered: options.commands !== true,
+    parse: options.commands ? parseCommand(consumer) : parseFact,
+    pageFacts: options.commands ? 1 : PAGE_FACTS,
     leases,
     log,
     pollMs,
     quietMs,
     pollInsteadMs: options.pollInsteadMs ?? 10_000,
+    pages: createSlots(options.pagesAtOnce ?? 4),
     fanOut: () => (options.fanOut !== undefined && arn !== null ? { kinesis: options.fanOut, arn } : null),
     onCounts: (counts) => options.onCounts?.(counts),
     onDelivery: (way) => options.onDelivery?.(way),
   };
 
-  const begin = (hold: Hold): void => {
+  const begin = (hold: Hold, range: HashRange): void => {
     const abort = new AbortController();
     const worker: Worker = {
       hold,
       abort,
       signal: abort.signal,
+      belongs: belongsTo(range),
       done: Promise.resolve(),
       behindMs: null,
       seenAt: performance.now(),
@@ -181,7 +195,7 @@ export const startConsumer = (options: ConsumerOptions): Consumer => {
         if (options.fanOut !== undefined && arn === null) await register();
         const due = readable(shards, await leases.ended());
         const mine = workers.size;
-        for (const hold of await leases.acquire(due, mine)) begin(hold);
+        for (const hold of await leases.acquire(due, mine)) begin(hold, shards.find(({ shardId }) => shardId === hold.shardId)!.range);
         trouble = null;
         attempt = 0;
         await sleep(tickMs, AbortSignal.any([stopping.signal, nudge.signal]));

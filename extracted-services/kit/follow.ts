@@ -1,18 +1,26 @@
 import type { _Record, KinesisClient } from '@aws-sdk/client-kinesis';
 import type { Logger } from 'pino';
 import { type ApplyDeps, applyPage, type Counts } from './apply-page.ts';
-import { type Entry, entriesOf } from './entries.ts';
+import { type Entry, entriesOf, type Parse } from './entries.ts';
 import { backoffMs, Fenced, reasonOf, sleep } from './failures.ts';
 import { subscription } from './fan-out.ts';
+import type { Belongs } from './hash-range.ts';
 import type { Hold } from './inbox.ts';
 import type { Leases } from './leases.ts';
 import { iteratorAfter, readRecords } from './shards.ts';
+import type { Slots } from './slots.ts';
 
 export type FollowDeps = ApplyDeps & {
   readonly kinesis: KinesisClient;
   readonly stream: string;
   readonly leases: Pick<Leases, 'start'>;
+  /** How the records of this stream are read. */
+  readonly parse: Parse;
+  /** Facts per transaction; whole stream records, so one of many facts may exceed it. */
+  readonly pageFacts: number;
   readonly log: Logger;
+  /** Pages that may be applied at once, all shards of this instance together. */
+  readonly pages: Slots;
   readonly onCounts: (counts: Counts) => void;
   readonly pollMs: number;
   /** Enhanced fan-out: its client and the consumer's ARN; null while there is none. */
@@ -29,22 +37,21 @@ export type FollowDeps = ApplyDeps & {
 export type Reading = {
   readonly hold: Hold;
   readonly signal: AbortSignal;
+  readonly belongs: Belongs;
   /** How far behind the newest record; null = not known yet. And when that was seen (`performance.now()`). */
   behindMs: number | null;
   seenAt: number;
   trouble: string | null;
 };
 
-/** Facts per transaction; whole stream records, so one of many facts may exceed it. */
-const CHUNK_FACTS = 2000;
 const PAGE_RECORDS = 1000;
 /** A shard allows 5 reads per second, all consumers together. */
 const READ_SPACING_MS = 210;
 
-const chunksOf = (records: readonly Entry[][]): Entry[][] => {
+const chunksOf = (records: readonly Entry[][], atMost: number): Entry[][] => {
   const chunks: Entry[][] = [[]];
   for (const entries of records) {
-    if (chunks.at(-1)!.length + entries.length > CHUNK_FACTS && chunks.at(-1)!.length > 0) chunks.push([]);
+    if (chunks.at(-1)!.length + entries.length > atMost && chunks.at(-1)!.length > 0) chunks.push([]);
     chunks.at(-1)!.push(...entries);
   }
   return chunks;
@@ -66,12 +73,16 @@ export const followShard = async (deps: FollowDeps, reading: Reading): Promise<v
     reading.behindMs = Math.max(behindMs, oldest ? Date.now() - oldest.getTime() : 0);
     reading.seenAt = performance.now();
     if (records.length > 0 || ended) {
-      const chunks = chunksOf(records.map(entriesOf));
+      const chunks = chunksOf(
+        records.map((record) => entriesOf(record, deps.parse, reading.belongs)),
+        deps.pageFacts,
+      );
       for (const [index, chunk] of chunks.entries()) {
         if (signal.aborted) return;
-        const counts = await applyPage(deps, { hold, entries: chunk, ended: ended && index === chunks.length - 1, replayUntil });
+        const last = index === chunks.length - 1;
+        const counts = await deps.pages.run(() => applyPage(deps, { hold, entries: chunk, ended: ended && last, replayUntil }));
         deps.onCounts(counts);
-        if (counts.held + counts.quarantined + counts.malformed > 0)
+        if (counts.held + counts.quarantined + counts.malformed + counts.foreign > 0)
           log.warn({ shard: shardId, ...counts }, 'facts that could not be applied');
       }
     }

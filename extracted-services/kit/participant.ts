@@ -1,9 +1,10 @@
 import { AppError } from '@banyan/contracts/errors.ts';
-import express, { type Router } from 'express';
+import express, { type RequestHandler, type Router } from 'express';
 import type { Knex } from 'knex';
 import { z } from 'zod';
 import { reasonOf } from './failures.ts';
 import { identifier, type Migration } from './schema.ts';
+import { createSlots } from './slots.ts';
 
 /** `done` and `refused` are final; `unknown` = it may or may not have happened: ask again. */
 export type Outcome = { readonly outcome: 'done' | 'refused' | 'unknown'; readonly why?: string };
@@ -52,6 +53,10 @@ const wish = z.object({
   data: z.record(z.string(), z.unknown()),
 });
 const ID = /^[\w:-]{1,128}$/;
+
+/** Saga commands at once, and how many may wait: customers use the same connections, and whoever waits longer than that has given up. */
+const AT_ONCE = 5;
+const WAITING = 64;
 
 type Row = { state: 'open' | 'done' | 'refused' | 'undone'; why: string | null };
 
@@ -111,9 +116,16 @@ export const participantRoutes = (deps: { db: Knex; schema: string; actions: Rea
     }
   };
 
+  const slots = createSlots(AT_ONCE, WAITING);
+  /** In its turn, unless whoever asked has left by then: it will ask again, and would find one more at work for nobody. */
+  const inTurn =
+    (work: RequestHandler<{ id: string }>): RequestHandler<{ id: string }> =>
+    (req, res, next) =>
+      slots.run(async () => (res.destroyed ? undefined : work(req, res, next)));
+
   const router = express.Router();
   router.use('/_saga', express.json({ limit: '64kb' }));
-  router.put('/_saga/:id', async (req, res) => {
+  const put: RequestHandler<{ id: string }> = async (req, res) => {
     const id = idOf(req.params.id);
     const body = parse(req.body);
     const action = actionOf(body.action);
@@ -135,8 +147,8 @@ export const participantRoutes = (deps: { db: Knex; schema: string; actions: Rea
     await settle(db, id, outcome);
     const now = await stored(id);
     res.json(now && now.state !== 'open' ? outcomeOf(now) : outcome);
-  });
-  router.get('/_saga/:id', async (req, res) => {
+  };
+  const get: RequestHandler<{ id: string }> = async (req, res) => {
     const id = idOf(req.params.id);
     const row = (await db(table).where({ id }).first()) as
       | (Row & { saga: string; action: string; data: Record<string, unknown> })
@@ -150,8 +162,8 @@ export const participantRoutes = (deps: { db: Knex; schema: string; actions: Rea
     if (found === 'absent') throw new AppError('not-found', `command ${id} has not arrived where it is done`);
     await settle(db, id, found);
     res.json(found);
-  });
-  router.delete('/_saga/:id', async (req, res) => {
+  };
+  const undo: RequestHandler<{ id: string }> = async (req, res) => {
     const id = idOf(req.params.id);
     const body = parse(req.body);
     const action = actionOf(body.action);
@@ -170,6 +182,6 @@ export const participantRoutes = (deps: { db: Knex; schema: string; actions: Rea
     const outcome = await external(() => action.undo(command));
     if (outcome.outcome === 'done') await finish(db);
     res.json(outcome);
-  });
-  return router;
+  };
+  return router.put('/_saga/:id', inTurn(put)).get('/_saga/:id', inTurn(get)).delete('/_saga/:id', inTurn(undo));
 };

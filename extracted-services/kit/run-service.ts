@@ -11,9 +11,10 @@ const help = (spec: ServiceSpec): string => `The ${spec.name} service: HTTP API 
   --replay-from TIME   the same from what arrived at TIME (RFC 3339)
   --help
 
-environment: HOST (127.0.0.1), PORT (${spec.defaultPort}), DATABASE_URL, BANYAN_STREAM (domain-events), AWS_REGION (eu-west-1),
-             KINESIS_ENDPOINT (absent = AWS), ADAPTER_URL (http://127.0.0.1:8090), BANYAN_ADAPTER_TOKEN, POLL_MS (700),
-             LEASE_MS (5000), FAN_OUT (off | on: enhanced fan-out), LOG_LEVEL (info)
+environment: HOST (127.0.0.1), PORT (${spec.defaultPort}), DATABASE_URL, BANYAN_STREAM (domain-events), BANYAN_COMMANDS (order-commands), AWS_REGION (eu-west-1),
+             KINESIS_ENDPOINT (absent = AWS), ADAPTER_URL (http://127.0.0.1:8090), BANYAN_ADAPTER_TOKEN,
+             BANYAN_SERVICE_TOKEN (absent = nobody may send saga commands or see the dead letters), POLL_MS (700), LEASE_MS (5000),
+             FAN_OUT (off | on: enhanced fan-out), LOG_LEVEL (info)
 `;
 
 /** A stop that takes longer (a database that hangs, a page that does not end) is broken off; what was not finished is done again, once, at the next start. */

@@ -9,10 +9,12 @@ import express, { type RequestHandler } from 'express';
 import knex, { type Knex } from 'knex';
 import { type Logger, pino } from 'pino';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { serviceGuard } from './access.ts';
 import { type ServiceConfig, StartError } from './config.ts';
 import { type Consumer, requestReplay, startConsumer } from './consumer.ts';
 import { dlqRoutes } from './dlq.ts';
 import { type DryRunSpec, dryRunDb, dryRunRoutes, guardHttp } from './dry-run.ts';
+import { parseCommand, parseFact } from './entries.ts';
 import { reasonOf } from './failures.ts';
 import type { Handler } from './handlers.ts';
 import { answerProblem, sendProblem } from './http.ts';
@@ -28,6 +30,8 @@ export type Parts = {
   /** Its own HTTP routes, `/api/…`. */
   readonly routes: RequestHandler;
   readonly handlers: readonly Handler[];
+  /** Takes commands from the stream for them too, and tells what became of one. */
+  readonly commands?: { readonly handlers: readonly Handler[]; readonly outcome: (id: string) => Promise<object | null> };
   /** Every aggregate in its contract shape, in chunks, read in the transaction that is given; absent = nothing to compare. */
   readonly states?: (trx: Knex.Transaction) => AsyncIterable<readonly State[]>;
   /** Those of these ids (at most 500) that are there; absent = they are looked for among all. */
@@ -63,8 +67,14 @@ export type Service = { readonly url: string; readonly consumer: Consumer; stop(
 const STOP_GRACE_MS = 5000;
 const WAIT_STEP_MS = 200;
 
-const openDatabase = async (config: ServiceConfig, name: string, log: Logger): Promise<Knex> => {
-  const db = knex({
+/**
+ * Two pools: what HTTP asks must not wait for pages of facts, nor the renewal of leases for HTTP.
+ * Together 16 connections at most.
+ */
+const POOLS = { http: 10, consumer: 6 } as const;
+
+const poolOf = (config: ServiceConfig, name: string, log: Logger, use: keyof typeof POOLS): Knex =>
+  knex({
     client: 'pg',
     connection: {
       connectionString: config.databaseUrl,
@@ -72,10 +82,13 @@ const openDatabase = async (config: ServiceConfig, name: string, log: Logger): P
       application_name: `banyan-${name}`,
       keepAlive: true,
     },
-    pool: { min: 0, max: 16 },
+    pool: { min: 0, max: POOLS[use] },
     acquireConnectionTimeout: 10_000,
     log: { warn: (message: unknown) => log.warn({ error: String(message).split('\n')[0] }, 'database') },
   });
+
+const openDatabase = async (config: ServiceConfig, name: string, log: Logger): Promise<Knex> => {
+  const db = poolOf(config, name, log, 'http');
   try {
     await db.raw('select 1');
     return db;
@@ -203,7 +216,9 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
   let parts: Parts | undefined;
   let stopParts: Parts['stop'];
   let consumer: Consumer | undefined;
+  let commands: Consumer | undefined;
   let database: Knex | undefined;
+  let reading: Knex | undefined;
   const metrics = createMetrics(spec.name, () => consumer);
 
   const app = express().disable('x-powered-by');
@@ -221,6 +236,7 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
       .json(why === null ? { status: 'ok' } : { status: 'not ready', missing: [why] });
   });
   app.get('/metrics', async (_req, res) => void res.type(metrics.registry.contentType).send(await metrics.registry.metrics()));
+  app.use(serviceGuard(config.serviceToken));
   app.use((_req, res, next) => {
     if (parts) next();
     else sendProblem(res, new AppError('context-unavailable', `${spec.name} is starting`, { retryAfterSeconds: 1, retryable: true }));
@@ -243,13 +259,14 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
     const impatient = setTimeout(() => server.closeAllConnections(), STOP_GRACE_MS);
     // `close` ends only what is idle at that moment; a connection whose last answer ends later would be kept alive
     const sweep = setInterval(() => server.closeIdleConnections(), 20);
-    await consumer?.stop();
+    await Promise.all([consumer?.stop(), commands?.stop()]);
     await closed;
     clearInterval(sweep);
     clearTimeout(impatient);
     await stopParts?.();
     kinesis.destroy();
     fanOut?.destroy();
+    await reading?.destroy();
     await database?.destroy();
     log.info('stopped');
   };
@@ -275,13 +292,14 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
       await requestReplay(db, spec.schema, spec.name, from);
       log.info(`reading the stream again from ${from?.toISOString() ?? 'its beginning'}; nobody reacts up to where it was read before`);
     }
-    consumer = !reads
+    if (reads) reading = poolOf(config, spec.name, log, 'consumer');
+    consumer = !reading
       ? noConsumer(spec.name)
       : startConsumer({
           kinesis,
           stream: config.stream,
           consumer: spec.name,
-          db,
+          db: reading,
           schema: spec.schema,
           handlers: made.handlers,
           own: spec.publishes,
@@ -294,13 +312,42 @@ export const startService = async (spec: ServiceSpec, config: ServiceConfig, opt
           pollMs: config.pollMs,
           leaseMs: config.leaseMs,
         });
-    parts = {
-      ...made,
-      routes: express
-        .Router()
-        .use(dryRunRoutes(db, spec.dryRun))
-        .use(dlqRoutes({ db, schema: spec.schema, consumer: spec.name, handlers: made.handlers, own: spec.publishes }), made.routes),
-    };
+    const commandsName = `${spec.name}-commands`;
+    const router = express.Router().use(
+      dryRunRoutes(db, spec.dryRun),
+      dlqRoutes({
+        db,
+        schema: spec.schema,
+        readers: [
+          { consumer: spec.name, handlers: made.handlers, own: spec.publishes, parse: parseFact },
+          ...(made.commands ? [{ consumer: commandsName, handlers: made.commands.handlers, parse: parseCommand(commandsName) }] : []),
+        ],
+      }),
+    );
+    if (made.commands) {
+      const { handlers, outcome } = made.commands;
+      router.get('/_banyan/commands/:id', async (req, res) => {
+        const found = await outcome(req.params.id);
+        if (!found) throw new AppError('not-found', 'no command of this id has come to an end');
+        res.set('cache-control', 'no-store').json(found);
+      });
+      reading ??= poolOf(config, spec.name, log, 'consumer');
+      // not asked by /readyz: commands wait as long as this service does not own the context
+      commands = startConsumer({
+        kinesis,
+        stream: config.commands,
+        consumer: commandsName,
+        db: reading,
+        schema: spec.schema,
+        handlers,
+        commands: true,
+        log: log.child({ stream: config.commands }),
+        pagesAtOnce: 1,
+        pollMs: config.pollMs,
+        leaseMs: config.leaseMs,
+      });
+    }
+    parts = { ...made, routes: router.use(made.routes) };
     let stopped: Promise<void> | undefined;
     return {
       url,

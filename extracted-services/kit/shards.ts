@@ -6,9 +6,10 @@ import {
   ListShardsCommand,
   type Shard,
 } from '@aws-sdk/client-kinesis';
+import type { HashRange } from './hash-range.ts';
 
-/** A shard and those it was split or merged from. */
-export type ShardInfo = { readonly shardId: string; readonly parents: readonly string[] };
+/** A shard, its part of the ring, and those it was split or merged from. */
+export type ShardInfo = { readonly shardId: string; readonly parents: readonly string[]; readonly range: HashRange };
 
 /** Every shard of the stream, closed ones too. */
 export const listShards = async (kinesis: KinesisClient, stream: string, signal: AbortSignal): Promise<ShardInfo[]> => {
@@ -23,6 +24,7 @@ export const listShards = async (kinesis: KinesisClient, stream: string, signal:
   } while (token !== undefined);
   return shards.map((shard) => ({
     shardId: shard.ShardId!,
+    range: { start: BigInt(shard.HashKeyRange!.StartingHashKey!), end: BigInt(shard.HashKeyRange!.EndingHashKey!) },
     parents: [shard.ParentShardId, shard.AdjacentParentShardId].filter((id) => id !== undefined),
   }));
 };
@@ -31,7 +33,7 @@ export const listShards = async (kinesis: KinesisClient, stream: string, signal:
  * The shards that may be read now: not read to their end, and no parent that still is to be read; so facts of a key keep their order over a split
  * or a merge. A parent that the stream no longer lists has been trimmed and holds nothing. Pure.
  */
-export const readable = (shards: readonly ShardInfo[], ended: ReadonlySet<string>): string[] => {
+export const readable = (shards: readonly Pick<ShardInfo, 'shardId' | 'parents'>[], ended: ReadonlySet<string>): string[] => {
   const listed = new Set(shards.map((shard) => shard.shardId));
   return shards
     .filter((shard) => !ended.has(shard.shardId) && shard.parents.every((parent) => !listed.has(parent) || ended.has(parent)))

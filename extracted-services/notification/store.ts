@@ -46,22 +46,34 @@ export const listMails = async (db: Knex, orderId?: string): Promise<SentMail[]>
 };
 
 /** The fact's id is unique here too: should the inbox ever forget it, the mail is still not sent twice. */
-export const sendMail = async (trx: Knex, mail: Mail, orderId: string, factId: string): Promise<void> => {
+export const sendMails = async (
+  trx: Knex,
+  mails: readonly (Mail & { readonly orderId: string; readonly factId: string })[],
+): Promise<void> => {
   await trx('svc_notification.mail')
-    .insert({ recipient: mail.to, subject: mail.subject, order_id: orderId, fact_id: factId })
+    .insert(mails.map(({ to, subject, orderId, factId }) => ({ recipient: to, subject, order_id: orderId, fact_id: factId })))
     .onConflict('fact_id')
     .ignore();
 };
 
-export const putCustomer = async (trx: Knex, orderId: string, userId: string): Promise<void> => {
-  await trx('svc_notification.customer').insert({ order_id: orderId, user_id: userId }).onConflict('order_id').merge();
+/** @param customers by order; null = the order is gone */
+export const saveCustomers = async (trx: Knex, customers: ReadonlyMap<string, string | null>): Promise<void> => {
+  const known = [...customers].filter((entry): entry is [string, string] => entry[1] !== null);
+  const gone = [...customers].filter(([, customer]) => customer === null).map(([order]) => order);
+  if (gone.length > 0) await trx('svc_notification.customer').whereIn('order_id', gone).delete();
+  if (known.length === 0) return;
+  await trx.raw(
+    `insert into svc_notification.customer (order_id, user_id) select * from unnest(?::text[], ?::text[]) as c (order_id) order by c.order_id
+     on conflict (order_id) do update set user_id = excluded.user_id`,
+    [known.map(([order]) => order), known.map(([, customer]) => customer)],
+  );
 };
 
-export const customerOf = async (trx: Knex, orderId: string): Promise<string | null> => {
-  const row = await trx<{ order_id: string; user_id: string }>('svc_notification.customer').where('order_id', orderId).first('user_id');
-  return row?.user_id ?? null;
-};
-
-export const forgetCustomer = async (trx: Knex, orderId: string): Promise<void> => {
-  await trx('svc_notification.customer').where('order_id', orderId).delete();
+/** Who ordered; an order of which nothing was told is left out. */
+export const customersOf = async (trx: Knex, orders: readonly string[]): Promise<Map<string, string>> => {
+  const { rows } = await trx.raw<{ rows: { order_id: string; user_id: string }[] }>(
+    'select order_id, user_id from svc_notification.customer where order_id = any(?::text[])',
+    [[...orders]],
+  );
+  return new Map(rows.map((row) => [row.order_id, row.user_id]));
 };

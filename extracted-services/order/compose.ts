@@ -3,12 +3,13 @@ import { participantRoutes, participantTables } from '@banyan/kit/participant.ts
 import type { ServiceSpec } from '@banyan/kit/service.ts';
 import express from 'express';
 import { orderRoutes } from './api.ts';
+import { commandHandlers } from './command-stream.ts';
 import { createCommands } from './commands.ts';
 import { handlers } from './consumer.ts';
 import { stateOf } from './domain.ts';
 import { createIds } from './ids.ts';
 import { orderActions } from './participant.ts';
-import { allOrders, migrations, ordersOf, SCHEMA } from './store.ts';
+import { allOrders, findOutcome, migrations, ordersOf, SCHEMA } from './store.ts';
 
 /** The order service: queries from its own store, commands once it owns the context. */
 export const orderService: ServiceSpec = {
@@ -29,6 +30,7 @@ export const orderService: ServiceSpec = {
     return {
       routes: express.Router().use(participantRoutes({ db, schema: SCHEMA, actions: orderActions(commands) }), api),
       handlers,
+      commands: { handlers: commandHandlers(commands), outcome: (id) => findOutcome(db, id) },
       states: async function* (trx) {
         for await (const chunk of allOrders(trx)) yield chunk.map(stateOf);
       },

@@ -7,6 +7,7 @@ export type IdsOptions = {
   readonly context: string;
   /** Ids asked for at once. Default 100. They come from the legacy sequence, so a roll-back renumbers nothing; those not used when the process ends are gaps. */
   readonly block?: number;
+  /** Below the 2 s after which the gateway gives a command up: then it is told that nothing has happened. Default 1,000. */
   readonly timeoutMs?: number;
 };
 
@@ -19,7 +20,7 @@ export type Ids = {
 
 const answer = z.object({ ids: z.array(z.number().int().positive()).min(1).max(1000) });
 
-export const createIds = ({ adapterUrl, token, context, block = 100, timeoutMs = 2000 }: IdsOptions): Ids => {
+export const createIds = ({ adapterUrl, token, context, block = 100, timeoutMs = 1000 }: IdsOptions): Ids => {
   let pool: number[] = [];
   let of = 0;
   let refill: Promise<void> | undefined;

@@ -2,6 +2,7 @@ import type { Migration } from '@banyan/kit/schema.ts';
 import type { Knex } from 'knex';
 import type { Item, KnownProduct, Order } from './domain.ts';
 import { totalOf } from './domain.ts';
+import type { KnownOrders, OrderChanges, ProductChanges, StampedProduct } from './fold.ts';
 
 export const SCHEMA = 'svc_order';
 
@@ -56,6 +57,22 @@ create table svc_order.product (
     up: async (trx) => {
       // an old order can be cancelled before the snapshot has told of it; the state that comes then may have been read before
       await trx.raw('create table svc_order.early_cancellation (order_id bigint primary key, cancelled_at timestamptz(3) not null)');
+    },
+  },
+  {
+    name: '013-commands',
+    up: async (trx) => {
+      await trx.raw(`
+-- what became of commands that came over the stream
+create table svc_order.command (
+  id       text primary key,
+  type     text not null,
+  outcome  text not null check (outcome in ('done', 'refused')),
+  status   integer not null,
+  order_id bigint,
+  detail   text,
+  at       timestamptz(3) not null default now()
+)`);
     },
   },
 ];
@@ -138,80 +155,126 @@ export async function* allOrders(db: Knex): AsyncGenerator<Order[]> {
   }
 }
 
-/** Inserts or replaces an order with its lines; one statement, because most of what a page costs is round trips. */
-export const putOrder = async (trx: Knex, order: Order): Promise<void> => {
+/** Inserts or replaces orders with their lines, each id once; one statement, because most of what a page costs is round trips. */
+const putOrders = async (trx: Knex, orders: readonly Order[]): Promise<void> => {
+  // in the order of their numbers, so that two never wait for each other in a circle
+  const sorted = [...orders].sort((a, b) => a.id - b.id);
   await trx.raw(
-    `with o as (
+    `with wanted as materialized (
+       select * from json_to_recordset(:orders::json) as w (id bigint, "userId" text, total double precision, currency text, status text,
+         "createdAt" timestamptz, "cancelledAt" timestamptz, ref text, lines int)
+     ), o as (
        insert into svc_order.orders (id, user_id, total, currency, status, created_at, cancelled_at, ref)
-       values (:id, :userId, :total, :currency, :status, :createdAt, :cancelledAt, :ref)
+       select id, "userId", total, currency, status, "createdAt", "cancelledAt", ref from wanted order by id
        on conflict (id) do update set user_id = excluded.user_id, total = excluded.total, currency = excluded.currency, status = excluded.status,
          created_at = excluded.created_at, cancelled_at = excluded.cancelled_at, ref = excluded.ref
      ), gone as (
-       delete from svc_order.order_item where order_id = :id and position > :lines
+       delete from svc_order.order_item i using wanted w where i.order_id = w.id and i.position > w.lines
      )
      insert into svc_order.order_item (order_id, position, product_id, quantity, price)
-     select :id, l.n, l.p, l.q, l.u from json_to_recordset(:items::json) as l (n int, p bigint, q int, u double precision)
+     select l.o, l.n, l.p, l.q, l.u from json_to_recordset(:items::json) as l (o bigint, n int, p bigint, q int, u double precision) order by l.o, l.n
      on conflict (order_id, position) do update set product_id = excluded.product_id, quantity = excluded.quantity, price = excluded.price`,
     {
-      ...order,
-      lines: order.items.length,
-      items: JSON.stringify(order.items.map((item, index) => ({ n: index + 1, p: item.productId, q: item.quantity, u: item.price }))),
+      orders: JSON.stringify(sorted.map(({ items, ...order }) => ({ ...order, lines: items.length }))),
+      items: JSON.stringify(
+        sorted.flatMap(({ id, items }) =>
+          items.map((item, index) => ({ o: id, n: index + 1, p: item.productId, q: item.quantity, u: item.price })),
+        ),
+      ),
     },
   );
 };
 
-/** False when there is no such order. */
-export const markCancelled = async (trx: Knex, id: number, at: string): Promise<boolean> => {
-  const changed = await trx('svc_order.orders').where({ id }).update({ status: 'cancelled', cancelled_at: at });
-  return changed > 0;
+export const putOrder = (trx: Knex, order: Order): Promise<void> => putOrders(trx, [order]);
+
+export const markCancelled = async (trx: Knex, id: number, at: string): Promise<void> => {
+  await trx('svc_order.orders').where({ id }).update({ status: 'cancelled', cancelled_at: at });
 };
 
-export const deleteOrder = async (trx: Knex, id: number): Promise<void> => {
-  await trx('svc_order.orders').where({ id }).delete();
+/** What `foldOrders` must know. */
+export const knownOrders = async (trx: Knex, { orders, unpriced }: { orders: number[]; unpriced: number[] }): Promise<KnownOrders> => {
+  const { rows } = await trx.raw<{ rows: { what: 'there' | 'early' | 'price'; id: string; at: Date | null; price: number | null }[] }>(
+    `select 'there' as what, id, null::timestamptz as at, null::double precision as price from svc_order.orders where id = any(:orders::bigint[])
+     union all select 'early', order_id, cancelled_at, null from svc_order.early_cancellation where order_id = any(:orders::bigint[])
+     union all select 'price', id, null, price from svc_order.product where id = any(:unpriced::bigint[])`,
+    { orders, unpriced },
+  );
+  const there = new Set<number>();
+  const early = new Map<number, string>();
+  const prices = new Map<number, number>();
+  for (const { what, id, at, price } of rows) {
+    if (what === 'there') there.add(Number(id));
+    else if (what === 'early') early.set(Number(id), at!.toISOString());
+    else prices.set(Number(id), price!);
+  }
+  return { there, early, prices };
+};
+
+export const saveOrders = async (trx: Knex, { put, cancelled, deleted, early }: OrderChanges): Promise<void> => {
+  if (deleted.length > 0) await trx('svc_order.orders').whereIn('id', deleted).delete();
+  if (put.length > 0) await putOrders(trx, put);
+  if (cancelled.size > 0)
+    await trx.raw(
+      `update svc_order.orders o set status = 'cancelled', cancelled_at = c.at from unnest(?::bigint[], ?::timestamptz[]) as c (id, at) where o.id = c.id`,
+      [[...cancelled.keys()], [...cancelled.values()]],
+    );
+  if (early.size > 0)
+    await trx.raw(
+      `insert into svc_order.early_cancellation (order_id, cancelled_at) select * from unnest(?::bigint[], ?::timestamptz[]) on conflict do nothing`,
+      [[...early.keys()], [...early.values()]],
+    );
 };
 
 type ProductRow = { id: string; price: number; stock: string; active: boolean };
 
-const productsBy = async (db: Knex, ids: readonly number[], tail: string): Promise<Map<number, KnownProduct>> => {
-  const { rows } = await db.raw<{ rows: ProductRow[] }>(
-    `select id, price, stock, active from svc_order.product where id = any(?::bigint[]) ${tail}`,
+/** Locks by number, so that two orders never wait for each other in a circle. */
+export const lockProducts = async (trx: Knex, ids: readonly number[]): Promise<Map<number, KnownProduct>> => {
+  const { rows } = await trx.raw<{ rows: ProductRow[] }>(
+    `select id, price, stock, active from svc_order.product where id = any(?::bigint[]) order by id for update`,
     [[...ids]],
   );
   return new Map(rows.map((row) => [Number(row.id), { price: row.price, stock: Number(row.stock), active: row.active }]));
 };
 
-/** Locks by number, so that two orders never wait for each other in a circle. */
-export const lockProducts = (trx: Knex, ids: readonly number[]): Promise<Map<number, KnownProduct>> =>
-  productsBy(trx, ids, 'order by id for update');
-
-export const pricesOf = async (db: Knex, ids: readonly number[]): Promise<Map<number, number>> =>
-  new Map([...(await productsBy(db, ids, ''))].map(([id, product]) => [id, product.price]));
-
-/** Where a fact stands among those about its product. */
-export type Stamp = { readonly epoch: number; readonly sequence: string };
-
-/**
- * Takes what a fact says of a product. The stock moves by `stockDelta` where there is one, because orders placed here are taken off it already.
- * Also gives lines that came without a price the product's.
- */
-export const putProduct = async (
-  trx: Knex,
-  id: number,
-  product: KnownProduct & { stockDelta?: number | undefined },
-  stamp: Stamp,
-): Promise<void> => {
-  await trx.raw(
-    `insert into svc_order.product as p (id, price, stock, active, epoch, fact_sequence) values (:id, :price, :stock, :active, :epoch, :sequence)
-     on conflict (id) do update set price = excluded.price, stock = coalesce(p.stock + :delta::bigint, excluded.stock), active = excluded.active,
-       epoch = excluded.epoch, fact_sequence = excluded.fact_sequence
-     where (p.epoch, p.fact_sequence) < (excluded.epoch, excluded.fact_sequence)`,
-    { id, price: product.price, stock: product.stock, active: product.active, delta: product.stockDelta ?? null, ...stamp },
+/** The same with where their last fact stands, for `foldProducts`. */
+export const lockStamped = async (trx: Knex, ids: readonly number[]): Promise<Map<number, StampedProduct>> => {
+  const { rows } = await trx.raw<{ rows: (ProductRow & { epoch: number; sequence: string })[] }>(
+    `select id, price, stock, active, epoch, fact_sequence as sequence from svc_order.product where id = any(?::bigint[]) order by id for update`,
+    [[...ids]],
   );
-  await trx.raw('update svc_order.order_item set price = ? where product_id = ? and price is null', [product.price, id]);
+  return new Map(
+    rows.map(({ id, price, stock, active, epoch, sequence }) => [
+      Number(id),
+      { price, stock: Number(stock), active, epoch, sequence: BigInt(sequence) },
+    ]),
+  );
 };
 
-export const deleteProduct = async (trx: Knex, id: number): Promise<void> => {
-  await trx('svc_order.product').where({ id }).delete();
+/** Takes what facts say of products that are locked, and gives lines that came without a price the product's. */
+export const saveProducts = async (trx: Knex, { put, deleted, prices }: ProductChanges): Promise<void> => {
+  if (deleted.length > 0) await trx('svc_order.product').whereIn('id', deleted).delete();
+  const products = [...put.values()];
+  if (put.size > 0)
+    await trx.raw(
+      `insert into svc_order.product as p (id, price, stock, active, epoch, fact_sequence)
+       select * from unnest(?::bigint[], ?::double precision[], ?::bigint[], ?::boolean[], ?::int[], ?::bigint[]) as w (id) order by w.id
+       on conflict (id) do update set price = excluded.price, stock = excluded.stock, active = excluded.active,
+         epoch = excluded.epoch, fact_sequence = excluded.fact_sequence`,
+      [
+        [...put.keys()],
+        products.map(({ price }) => price),
+        products.map(({ stock }) => stock),
+        products.map(({ active }) => active),
+        products.map(({ epoch }) => epoch),
+        products.map(({ sequence }) => String(sequence)),
+      ],
+    );
+  if (prices.size > 0)
+    await trx.raw(
+      `update svc_order.order_item i set price = w.price from unnest(?::bigint[], ?::double precision[]) as w (id, price)
+       where i.product_id = w.id and i.price is null`,
+      [[...prices.keys()], [...prices.values()]],
+    );
 };
 
 /** Adds `sign` times the quantities to what is known of the stock. Rows are changed by number (see `lockProducts`). */
@@ -224,15 +287,28 @@ export const bookStock = async (trx: Knex, quantities: ReadonlyMap<number, numbe
   );
 };
 
-/** Remembers the cancellation of an order that nobody has told of yet. */
-export const putEarlyCancellation = async (trx: Knex, id: number, at: string): Promise<void> => {
-  await trx.raw('insert into svc_order.early_cancellation (order_id, cancelled_at) values (?, ?) on conflict do nothing', [id, at]);
+/** What became of a command of the stream; `status` as HTTP would have answered, `detail` = why it was refused. */
+export type CommandOutcome = {
+  readonly outcome: 'done' | 'refused';
+  readonly status: number;
+  readonly orderId: number | null;
+  readonly detail: string | null;
 };
 
-/** When an order was cancelled before its state came, ISO 8601; null = it was not. */
-export const earlyCancellation = async (trx: Knex, id: number): Promise<string | null> => {
-  const row = await trx<{ order_id: number; cancelled_at: Date }>('svc_order.early_cancellation')
-    .where({ order_id: id })
-    .first('cancelled_at');
-  return row?.cancelled_at.toISOString() ?? null;
+export const putOutcome = async (
+  trx: Knex,
+  id: string,
+  type: string,
+  { outcome, status, orderId, detail }: CommandOutcome,
+): Promise<void> => {
+  await trx('svc_order.command').insert({ id, type, outcome, status, order_id: orderId, detail });
+};
+
+export const findOutcome = async (db: Knex, id: string): Promise<(CommandOutcome & { id: string; type: string; at: string }) | null> => {
+  const row = (await db('svc_order.command').where({ id }).first()) as
+    | { type: string; outcome: 'done' | 'refused'; status: number; order_id: string | null; detail: string | null; at: Date }
+    | undefined;
+  if (!row) return null;
+  const { type, outcome, status, detail } = row;
+  return { id, type, outcome, status, orderId: row.order_id === null ? null : Number(row.order_id), detail, at: row.at.toISOString() };
 };

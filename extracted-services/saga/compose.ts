@@ -6,7 +6,9 @@ import { startOrchestrator } from './orchestrator.ts';
 import { createParticipants } from './participants.ts';
 import { migrations, SCHEMA } from './store.ts';
 
-const PARTICIPANT_TIMEOUT_MS = 4000;
+const PARTICIPANT_TIMEOUT_MS = 3000;
+/** A move asks a participant twice at most; the rest is for the own database. */
+const LEASE_MS = 2 * PARTICIPANT_TIMEOUT_MS + 4000;
 
 /** The orchestrator: what must follow an order, and what is taken back when it cannot. @param urls where the participants are, by name */
 export const sagaService = (urls: Readonly<Record<string, string>>): ServiceSpec => ({
@@ -14,12 +16,13 @@ export const sagaService = (urls: Readonly<Record<string, string>>): ServiceSpec
   defaultPort: 4006,
   schema: SCHEMA,
   migrations,
-  compose: ({ db, log }) => {
+  compose: ({ config, db, log }) => {
     const orchestrator = startOrchestrator({
       db,
       log,
       definitions: DEFINITIONS,
-      participants: createParticipants({ urls, timeoutMs: PARTICIPANT_TIMEOUT_MS }),
+      leaseMs: LEASE_MS,
+      participants: createParticipants({ urls, token: config.serviceToken, timeoutMs: PARTICIPANT_TIMEOUT_MS }),
     });
     return { routes: sagaRoutes({ db, wake: orchestrator.wake }), handlers: handlers(orchestrator.wake), stop: orchestrator.stop };
   },

@@ -15,6 +15,7 @@ export const handlers = (begun: () => void): readonly Handler[] => [
         version: ORDER_SAGA.version,
         subject,
         deadlineMs: ORDER_SAGA.deadlineMs,
+        limitMs: ORDER_SAGA.limitMs,
         data: { orderId: subject, factId: id, userId, items, amount: total ?? 0, currency: currency ?? 'EUR' },
       });
       begun();

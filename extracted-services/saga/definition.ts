@@ -11,13 +11,23 @@ export type Step = {
   readonly given?: true;
 };
 
-export type Definition = { readonly name: string; readonly version: number; readonly steps: readonly Step[]; readonly deadlineMs: number };
+export type Definition = {
+  readonly name: string;
+  readonly version: number;
+  readonly steps: readonly Step[];
+  /** What is not past the pivot after so long is taken back. */
+  readonly deadlineMs: number;
+  /** What has not ended after so long, taking back included, is parked. Time in which no orchestrator runs does not count, for neither. */
+  readonly limitMs: number;
+};
 
 /** What follows when an order is placed on the extracted side. The order itself is the first step, done already: undone, it is cancelled. */
 export const ORDER_SAGA: Definition = {
   name: 'order',
   version: 1,
-  deadlineMs: 60_000,
+  deadlineMs: 20_000,
+  // nothing is left undecided for longer than a minute
+  limitMs: 55_000,
   steps: [
     { name: 'order', participant: 'order', action: 'accept', given: true },
     { name: 'reserve', participant: 'inventory', action: 'reserve' },

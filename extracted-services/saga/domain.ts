@@ -1,9 +1,6 @@
 import { createHash } from 'node:crypto';
+import type { SagaState } from '@banyan/contracts/vocabulary.ts';
 import type { Definition, Step } from './definition.ts';
-
-/** `parked` = out of attempts, waiting for a person. */
-export const SAGA_STATES = ['running', 'compensating', 'done', 'compensated', 'parked'] as const;
-export type SagaState = (typeof SAGA_STATES)[number];
 
 /**
  * Where a step stands. `asked` = its command went out and its outcome is not known (yet); `done` and `refused` are answers; `undone` is final.
@@ -18,7 +15,7 @@ export type Move =
   | { readonly kind: 'undo'; readonly step: Step }
   | { readonly kind: 'turn'; readonly why: string }
   | { readonly kind: 'park'; readonly why: string }
-  | { readonly kind: 'end'; readonly state: 'done' | 'compensated' };
+  | { readonly kind: 'end'; readonly state: Extract<SagaState, 'done' | 'compensated'> };
 
 /** A step that is undone or, after the pivot, done is tried so often before a person is asked. */
 export const MAX_ATTEMPTS = 12;
@@ -31,7 +28,12 @@ export const commandId = (saga: string, step: string): string => createHash('sha
  * step that may have been done, the last one first; what is not known is undone too, which also keeps it out should it arrive late.
  * @param late the deadline has passed
  */
-export const nextMove = (definition: Definition, state: 'running' | 'compensating', log: StepLog, late: boolean): Move => {
+export const nextMove = (
+  definition: Definition,
+  state: Extract<SagaState, 'running' | 'compensating'>,
+  log: StepLog,
+  late: boolean,
+): Move => {
   if (state === 'compensating') {
     const back = [...definition.steps].reverse().find(({ name, given }) => {
       const standing = log[name]?.state ?? (given ? 'done' : 'undone');

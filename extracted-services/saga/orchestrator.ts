@@ -4,14 +4,14 @@ import type { Logger } from 'pino';
 import type { Definition } from './definition.ts';
 import { commandId, nextMove } from './domain.ts';
 import type { Participants } from './participants.ts';
-import { type Claimed, claim, Overtaken, record } from './store.ts';
+import { type Change, type Claimed, claim, defer, Overtaken, parkOverdue, record } from './store.ts';
 
 export type OrchestratorDeps = {
   readonly db: Knex;
   readonly definitions: readonly Definition[];
   readonly participants: Participants;
   readonly log: Logger;
-  /** How long a saga whose orchestrator died waits for the next one. Above a participant's time-out. Default 10,000. */
+  /** How long a saga whose orchestrator died waits for the next one; each note renews it. Above twice a participant's time-out. Default 10,000. */
   readonly leaseMs?: number;
   /** How often somebody looks for sagas that are due. Default 200. */
   readonly pollMs?: number;
@@ -24,6 +24,8 @@ export type OrchestratorDeps = {
 export type Orchestrator = { wake(): void; stop(): Promise<void> };
 
 const MAX_RETRY_MS = 5000;
+/** Between two looks for sagas that are over their limit. */
+const WATCH_MS = 1000;
 
 /**
  * Moves sagas on, step by step; each step is written down before it is asked and when it is answered, so any process may go on where one died. Any number of
@@ -39,7 +41,8 @@ export const startOrchestrator = (deps: OrchestratorDeps): Orchestrator => {
   /** One move of a saga; false when it has to wait, or has ended. */
   const move = async (saga: Claimed): Promise<Claimed | null> => {
     const definition = deps.definitions.find((each) => each.name === saga.definition && each.version === saga.version);
-    const write = (change: Parameters<typeof record>[3]): Promise<void> => record(db, saga.id, saga.token, change);
+    const write = (change: Omit<Change, 'dueInMs'> & { dueInMs?: number }): Promise<void> =>
+      record(db, saga.id, saga.token, { dueInMs: leaseMs, ...change });
     if (!definition) {
       await write({ state: 'parked', why: `there is no definition ${saga.definition} ${saga.version}`, event: { what: 'parked' } });
       return null;
@@ -97,23 +100,34 @@ export const startOrchestrator = (deps: OrchestratorDeps): Orchestrator => {
   };
 
   const follow = async (claimed: Claimed): Promise<void> => {
-    const startedAt = performance.now();
     try {
       let saga: Claimed | null = claimed;
-      // the claim's lease covers what one process does in a row; what takes longer is claimed again
-      while (saga && !stopping.signal.aborted && performance.now() - startedAt < leaseMs / 2) saga = await move(saga);
+      while (saga && !stopping.signal.aborted) saga = await move(saga);
       if (saga) await record(db, saga.id, saga.token, { dueInMs: 0, event: { what: 'handed over' } });
     } catch (error) {
       if (error instanceof Overtaken) log.info({ saga: claimed.id }, 'another orchestrator has this saga');
-      else log.warn({ saga: claimed.id, error: reasonOf(error) }, 'a saga did not move; it is due again when its lease ends');
+      else {
+        log.warn({ saga: claimed.id, error: reasonOf(error) }, 'a saga did not move; trying again');
+        // else when its lease ends
+        await defer(db, claimed.id, claimed.token, MAX_RETRY_MS * Math.random()).catch(() => undefined);
+      }
     }
   };
 
+  const watch = async (): Promise<void> => {
+    for (const saga of await parkOverdue(db)) log.error({ saga }, 'parked: it has not come to an end in time');
+  };
+
   const loop = async (): Promise<void> => {
+    let watchedAt = Number.NEGATIVE_INFINITY;
     while (!stopping.signal.aborted) {
       nudge = new AbortController();
       let found = 0;
       try {
+        if (performance.now() - watchedAt >= WATCH_MS) {
+          await watch();
+          watchedAt = performance.now();
+        }
         const free = concurrency - running.size;
         const sagas = free > 0 ? await claim(db, free, leaseMs) : [];
         found = sagas.length;

@@ -12,8 +12,17 @@ export type Participants = {
 
 const answerSchema = z.object({ outcome: z.enum(['done', 'refused', 'unknown']), why: z.string().optional() });
 
-/** Over HTTP, see `participantRoutes` of the kit. @param urls by the participant's name */
-export const createParticipants = ({ urls, timeoutMs }: { urls: Readonly<Record<string, string>>; timeoutMs: number }): Participants => {
+export type ParticipantsOptions = {
+  /** By the participant's name. */
+  readonly urls: Readonly<Record<string, string>>;
+  /** That the participants ask for; the same for all. */
+  readonly token?: string | undefined;
+  readonly timeoutMs: number;
+};
+
+/** Over HTTP, see `participantRoutes` of the kit. */
+export const createParticipants = ({ urls, token, timeoutMs }: ParticipantsOptions): Participants => {
+  const authorization: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
   const call = async (participant: string, id: string, method: string, body?: object): Promise<Outcome | { outcome: 'absent' }> => {
     const url = urls[participant];
     if (url === undefined) return { outcome: 'unknown', why: `nobody said where ${participant} is` };
@@ -21,7 +30,8 @@ export const createParticipants = ({ urls, timeoutMs }: { urls: Readonly<Record<
       const response = await fetch(`${url}/_saga/${id}`, {
         method,
         signal: AbortSignal.timeout(timeoutMs),
-        ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+        headers: { ...authorization, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
       const text = await response.text();
       if (response.status === 404 && method === 'GET') return { outcome: 'absent' };

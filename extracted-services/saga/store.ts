@@ -1,6 +1,9 @@
+import type { SagaResolution } from '@banyan/contracts/admin-api.ts';
+import type { SagaState } from '@banyan/contracts/vocabulary.ts';
 import type { Migration } from '@banyan/kit/schema.ts';
 import type { Knex } from 'knex';
-import type { SagaState, StepLog, StepState } from './domain.ts';
+import type { Definition } from './definition.ts';
+import type { StepLog, StepState } from './domain.ts';
 
 export const SCHEMA = 'svc_saga';
 
@@ -45,6 +48,24 @@ create table svc_saga.event (
   detail text
 );
 create index event_saga on svc_saga.event (saga, n)`);
+    },
+  },
+  {
+    name: '011-saga-list',
+    up: async (trx) => {
+      await trx.raw('create index saga_created on svc_saga.saga (created_at desc, id desc)');
+    },
+  },
+  {
+    name: '012-limit',
+    up: async (trx) => {
+      await trx.raw(`
+-- parked when it has not ended by then
+alter table svc_saga.saga add column limit_at timestamptz not null default clock_timestamp() + interval '55 seconds';
+create index saga_limit on svc_saga.saga (limit_at) where state in ('running', 'compensating');
+-- when an orchestrator was last at work: nobody's deadline passes while there is none
+create table svc_saga.watch (one boolean primary key default true check (one), at timestamptz not null);
+insert into svc_saga.watch (at) values (clock_timestamp())`);
     },
   },
 ];
@@ -94,11 +115,12 @@ export class Overtaken extends Error {}
 
 export const begin = async (
   trx: Knex,
-  saga: { id: string; definition: string; version: number; subject: string; data: object; deadlineMs: number },
+  saga: { id: string; definition: string; version: number; subject: string; data: object } & Pick<Definition, 'deadlineMs' | 'limitMs'>,
 ): Promise<void> => {
   await trx.raw(
-    `insert into svc_saga.saga (id, definition, version, subject, state, data, deadline)
-     values (:id, :definition, :version, :subject, 'running', :data, clock_timestamp() + :deadlineMs * interval '1 millisecond') on conflict do nothing`,
+    `insert into svc_saga.saga (id, definition, version, subject, state, data, deadline, limit_at)
+     values (:id, :definition, :version, :subject, 'running', :data, clock_timestamp() + :deadlineMs * interval '1 millisecond',
+       clock_timestamp() + :limitMs * interval '1 millisecond') on conflict do nothing`,
     { ...saga, data: JSON.stringify(saga.data) },
   );
 };
@@ -123,8 +145,8 @@ export type Change = {
   readonly afresh?: boolean;
   readonly state?: SagaState;
   readonly why?: string;
-  /** ms until somebody looks again; while a command is under way the claim's lease stands. */
-  readonly dueInMs?: number;
+  /** ms until somebody else looks, or looks again: the lease of whoever works on it, or a pause. */
+  readonly dueInMs: number;
   readonly event: { readonly what: string; readonly step?: string; readonly detail?: string };
 };
 
@@ -133,9 +155,9 @@ export const record = (db: Knex, id: string, token: string, change: Change): Pro
   db.transaction(async (trx) => {
     const { rows } = await trx.raw<{ rows: unknown[] }>(
       `update svc_saga.saga set state = coalesce(:state, state), why = coalesce(:why, why), updated_at = clock_timestamp(),
-         due_at = case when :due::float8 is null then due_at else clock_timestamp() + :due * interval '1 millisecond' end
+         due_at = clock_timestamp() + :due * interval '1 millisecond'
        where id = :id and token = :token returning 1`,
-      { id, token, state: change.state ?? null, why: change.why ?? null, due: change.dueInMs ?? null },
+      { id, token, state: change.state ?? null, why: change.why ?? null, due: change.dueInMs },
     );
     if (rows.length === 0) throw new Overtaken(id);
     if (change.afresh) await trx('svc_saga.step').where({ saga: id }).update({ attempts: 0 });
@@ -147,11 +169,53 @@ export const record = (db: Knex, id: string, token: string, change: Change): Pro
     await trx('svc_saga.event').insert({ saga: id, ...change.event });
   });
 
-export const list = async (db: Knex, state: SagaState | null, limit: number): Promise<Saga[]> => {
-  const rows = (await db('svc_saga.saga')
-    .modify((query) => (state === null ? query : query.where({ state })))
-    .orderBy('created_at', 'desc')
-    .limit(limit)) as Row[];
+/** Puts a saga off without a word: what went wrong was not its own. */
+export const defer = async (db: Knex, id: string, token: string, ms: number): Promise<void> => {
+  await db.raw(`update svc_saga.saga set due_at = clock_timestamp() + ? * interval '1 millisecond' where id = ? and token = ?`, [
+    ms,
+    id,
+    token,
+  ]);
+};
+
+/** Nobody has watched for so long: then no deadline passed meanwhile. */
+const UNWATCHED_MS = 5000;
+
+/**
+ * Parks what has not ended within its limit, whoever works on it and however many others are due. To be called every second or so: a longer silence means that no
+ * orchestrator was at work, and is added to the deadlines. @returns the ids
+ */
+export const parkOverdue = (db: Knex): Promise<string[]> =>
+  db.transaction(async (trx) => {
+    const { rows: watch } = await trx.raw<{ rows: { gap: number }[] }>(
+      `with before as (select at from svc_saga.watch for update)
+       update svc_saga.watch set at = clock_timestamp() from before returning extract(epoch from clock_timestamp() - before.at)::float8 * 1000 as gap`,
+    );
+    const gap = watch[0]?.gap ?? 0;
+    if (gap > UNWATCHED_MS)
+      await trx.raw(
+        `update svc_saga.saga set deadline = deadline + least(:gap * interval '1 millisecond', clock_timestamp() - created_at),
+           limit_at = limit_at + least(:gap * interval '1 millisecond', clock_timestamp() - created_at)
+         where state in ('running', 'compensating')`,
+        { gap },
+      );
+    const { rows } = await trx.raw<{ rows: { id: string }[] }>(
+      `with over as (
+         update svc_saga.saga s set state = 'parked', why = 'it has not come to an end in time', token = token + 1, updated_at = clock_timestamp()
+         from (select id from svc_saga.saga where state in ('running', 'compensating') and limit_at < clock_timestamp() for update skip locked) o
+         where s.id = o.id returning s.id)
+       insert into svc_saga.event (saga, what, detail) select id, 'parked', 'it has not come to an end in time' from over returning saga as id`,
+    );
+    return rows.map(({ id }) => id);
+  });
+
+/** Newest first, from the one after `after`, which need not be there any more. */
+export const list = async (db: Knex, state: SagaState | null, limit: number, after: { at: string; id: string } | null): Promise<Saga[]> => {
+  const { rows } = await db.raw<{ rows: Row[] }>(
+    `select * from svc_saga.saga where (:state::text is null or state = :state) and (:at::timestamptz is null or (created_at, id) < (:at, :id))
+     order by created_at desc, id desc limit :limit`,
+    { state, limit, at: after?.at ?? null, id: after?.id ?? null },
+  );
   return rows.map(sagaOf);
 };
 
@@ -176,8 +240,9 @@ export const find = async (db: Knex, id: string): Promise<(Saga & { steps: StepL
 export const resolve = (
   db: Knex,
   id: string,
-  as: 'retry' | 'compensate' | 'done',
+  as: SagaResolution,
   who: { actor: string; reason: string },
+  { deadlineMs, limitMs }: Pick<Definition, 'deadlineMs' | 'limitMs'>,
 ): Promise<boolean> =>
   db.transaction(async (trx) => {
     const row = (await trx('svc_saga.saga').where({ id }).forUpdate().first()) as Row | undefined;
@@ -188,7 +253,14 @@ export const resolve = (
     await trx('svc_saga.step').where({ saga: id }).update({ attempts: 0 });
     await trx('svc_saga.saga')
       .where({ id })
-      .update({ state, updated_at: trx.fn.now(), due_at: trx.fn.now(), token: trx.raw('token + 1') });
+      .update({
+        state,
+        updated_at: trx.fn.now(),
+        due_at: trx.fn.now(),
+        token: trx.raw('token + 1'),
+        deadline: trx.raw(`clock_timestamp() + ? * interval '1 millisecond'`, [deadlineMs]),
+        limit_at: trx.raw(`clock_timestamp() + ? * interval '1 millisecond'`, [limitMs]),
+      });
     await trx('svc_saga.event').insert({
       saga: id,
       what: as === 'compensate' && !wasBack ? 'turned' : 'resolved',

@@ -1,6 +1,7 @@
-import { DONE, participantRoutes } from '@banyan/kit/participant.ts';
+import { participantRoutes } from '@banyan/kit/participant.ts';
 import type { ServiceSpec } from '@banyan/kit/service.ts';
 import express from 'express';
+import { mayShip, orderIn } from './domain.ts';
 import { callBack, handOver, listShipments, migrations, SCHEMA } from './store.ts';
 
 /** The shipping service: one parcel an order, when the saga says so. */
@@ -21,8 +22,9 @@ export const shippingService: ServiceSpec = {
             ship: {
               kind: 'local',
               act: async (trx, { id, data }) => {
-                if (typeof data.orderId !== 'string') return { outcome: 'refused', why: 'no order to ship' };
-                return (await handOver(trx, data.orderId, id)) ? DONE : { outcome: 'refused', why: 'a parcel of this order is on its way' };
+                const order = orderIn(data);
+                if (order === null) return { outcome: 'refused', why: 'no order to ship' };
+                return mayShip(await handOver(trx, order, id));
               },
               undo: (trx, { id }) => callBack(trx, id),
             },

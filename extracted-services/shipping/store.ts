@@ -1,6 +1,7 @@
 import { participantTables } from '@banyan/kit/participant.ts';
 import type { Migration } from '@banyan/kit/schema.ts';
 import type { Knex } from 'knex';
+import type { ShipmentState } from './domain.ts';
 
 export const SCHEMA = 'svc_shipping';
 
@@ -23,14 +24,16 @@ create table svc_shipping.shipment (
 
 export type Shipment = { readonly orderId: string; readonly state: string; readonly at: string };
 
-/** False when a parcel of this order is on its way already. */
-export const handOver = async (trx: Knex, orderId: string, commandId: string): Promise<boolean> => {
+/** Hands a parcel over unless the order has one. Gives the state of the one that it had, null = none. */
+export const handOver = async (trx: Knex, orderId: string, commandId: string): Promise<ShipmentState | null> => {
   const made = await trx('svc_shipping.shipment')
     .insert({ order_id: orderId, command_id: commandId, state: 'handed-over' })
     .onConflict('order_id')
     .ignore()
     .returning('order_id');
-  return made.length > 0;
+  if (made.length > 0) return null;
+  const row = (await trx('svc_shipping.shipment').where({ order_id: orderId }).first('state')) as { state: ShipmentState };
+  return row.state;
 };
 
 export const callBack = async (trx: Knex, commandId: string): Promise<void> => {

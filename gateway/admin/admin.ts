@@ -16,6 +16,8 @@ import { ofrepRouter } from './ofrep.ts';
 import { openapiOf } from './openapi.ts';
 import { PEER_HEADER } from './peers.ts';
 import type { AdminDeps } from './ports.ts';
+import { createServiceClient } from './service-client.ts';
+import { serviceRoutes } from './service-routes.ts';
 import { readinessOf } from './status.ts';
 import { isStoreTrouble } from './store-trouble.ts';
 import { systemRoutes } from './system-routes.ts';
@@ -62,7 +64,13 @@ export const createAdmin = (deps: AdminDeps): Admin => {
   const views = createContextViews(deps);
   const live = createLive(deps.flags, views);
   const adapter = createAdapterClient({ url: () => deps.config().adapter.url, token: deps.adapterToken });
-  const endpoints = [...contextRoutes(deps, views), ...evidenceRoutes(deps, views), ...systemRoutes(deps, views, adapter, startedAt)];
+  const services = createServiceClient({ config: deps.config, token: deps.serviceToken });
+  const endpoints = [
+    ...contextRoutes(deps, views),
+    ...evidenceRoutes(deps, views),
+    ...serviceRoutes(deps, services),
+    ...systemRoutes(deps, views, adapter, startedAt),
+  ];
 
   const run =
     (endpoint: Endpoint): RequestHandler =>

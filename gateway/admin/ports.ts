@@ -166,6 +166,8 @@ export type AdminDeps = {
   readonly registry: Pick<Registry, 'metrics' | 'contentType'>;
   /** Sent to the adapter as bearer; null = none. */
   readonly adapterToken: string | null;
+  /** Sent to the services as bearer; null = none. */
+  readonly serviceToken: string | null;
   readonly now: () => number;
   readonly log: Logger;
 };

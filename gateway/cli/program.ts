@@ -8,6 +8,7 @@ import { registerCapture } from './capture.ts';
 import { registerCompletion } from './completion.ts';
 import { registerConfig } from './config.ts';
 import { registerDev } from './dev.ts';
+import { registerDlq } from './dlq.ts';
 import { registerDoctor } from './doctor.ts';
 import { Exit } from './exit.ts';
 import { registerExport } from './export.ts';
@@ -24,6 +25,7 @@ import { registerParityReplay } from './parity-replay.ts';
 import { registerParityReport } from './parity-report.ts';
 import { registerRamp } from './ramp.ts';
 import { registerRun } from './run.ts';
+import { registerSaga } from './saga.ts';
 import { registerStage } from './stage.ts';
 import { registerStatus } from './status.ts';
 import { registerValidate } from './validate.ts';
@@ -47,6 +49,8 @@ const COMMANDS: readonly Register[] = [
   registerParityReport,
   registerParityReplay,
   registerLedger,
+  registerDlq,
+  registerSaga,
   registerAudit,
   registerCapture,
   registerDoctor,

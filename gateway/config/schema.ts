@@ -286,6 +286,8 @@ export const configSchema = object({
     legacyDatabase: postgresUrl().nullable().prefault(null),
     capture: oneOf(['trigger', 'wal', 'outbox']).prefault('trigger'),
   }).prefault({}),
+  /** Services that no context names, by name: where `banyan dlq` and `banyan saga` (the service `saga`) ask. */
+  services: z.record(contextName, origin(), { error: 'a mapping of names of services to their addresses' }).prefault({}),
   identity: identity.nullable().prefault(null),
   jwt: jwt.nullable().prefault(null),
   overrideToken: overrideToken.nullable().prefault(null),
@@ -309,6 +311,7 @@ export const configSchema = object({
     kinesisPort: whole(0, 65_535).prefault(4_567),
     monolithPort: whole(0, 65_535).prefault(3_000),
     notificationPort: whole(0, 65_535).prefault(4_003),
+    sagaPort: whole(0, 65_535).prefault(4_006),
   }).prefault({}),
   traffic: object({ record: oneOf(['off', 'summary', 'full']).prefault('summary') }).prefault({}),
   redact: list(ruleSelector(['json', 'header', 'query', 'cookie']), 'a list such as [ header:authorization, $..password ]').prefault([

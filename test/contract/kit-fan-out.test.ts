@@ -1,8 +1,9 @@
-import { CreateStreamCommand, SplitShardCommand, UpdateShardCountCommand } from '@aws-sdk/client-kinesis';
+import { CreateStreamCommand, SplitShardCommand } from '@aws-sdk/client-kinesis';
 import { aggregate } from '@banyan/contracts/kpl.ts';
 import { startKinesis } from '@banyan/dev-kinesis/emulator.ts';
 import { type Consumer, type ConsumerOptions, startConsumer } from '@banyan/kit/consumer.ts';
 import { createDlq } from '@banyan/kit/dlq.ts';
+import { parseFact } from '@banyan/kit/entries.ts';
 import { type Handler, project } from '@banyan/kit/handlers.ts';
 import { createFanOutKinesis, createKinesis } from '@banyan/kit/kinesis.ts';
 import { createLambdaHandler } from '@banyan/kit/lambda.ts';
@@ -164,26 +165,6 @@ describe('enhanced fan-out', () => {
   });
 });
 
-describe('random shard graphs', () => {
-  it.each([1, 2, 3])('seed %i: every fact once, keys in order, while shards split and merge', async (seed) => {
-    let state = seed;
-    const random = (): number => {
-      state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff;
-      return state / 0x7fffffff;
-    };
-    const rig = await emulated(2);
-    consume(rig, seed === 3 ? {} : { fanOut: undefined });
-    let open = 2;
-    for (let round = 0; round < 5; round += 1) {
-      await publish(rig, facts(30, 2, round * 2 + 1));
-      const wanted = Math.max(1, Math.min(6, Math.ceil(open / 2) + Math.floor(random() * (open * 2 - Math.ceil(open / 2) + 1))));
-      await rig.kinesis.send(new UpdateShardCountCommand({ StreamName: 's', TargetShardCount: wanted, ScalingType: 'UNIFORM_SCALING' }));
-      open = wanted;
-    }
-    await complete(30, 10);
-  });
-});
-
 describe('the dead letter queue', () => {
   it('gives a key back in its order once its poison is mended, or when one letter is given up; other keys flow meanwhile', async () => {
     let sick = true;
@@ -206,7 +187,7 @@ describe('the dead letter queue', () => {
       describe: 'the healthy keys',
       timeoutMs: 20_000,
     });
-    const dlq = createDlq({ db, schema, consumer: 'test', handlers: healing });
+    const dlq = createDlq({ db, schema, readers: [{ consumer: 'test', handlers: healing, parse: parseFact }] });
     expect(await dlq.replay('thing/a')).toEqual({ applied: 0, left: 3, error: 'a bug' });
     sick = false;
     expect(await dlq.replay('thing/a')).toEqual({ applied: 3, left: 0, error: null });

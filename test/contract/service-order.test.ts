@@ -1,5 +1,6 @@
 import { createServer, request, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { CreateStreamCommand } from '@aws-sdk/client-kinesis';
 import { fold } from '@banyan/contracts/checksum.ts';
 import { envelopeSchema } from '@banyan/contracts/envelope.ts';
 import { checkEventData } from '@banyan/contracts/events/index.ts';
@@ -15,6 +16,9 @@ import { compileRules } from '../../gateway/core/parity/rules.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 import { until } from '../harness/wait.ts';
 import { configFor, fact, openStore, publish, silent, startStream } from './kit-fixtures.ts';
+
+const COMMANDS = 'wishes';
+const TOKEN = 'token-of-the-services';
 
 type Answer = { status: number; headers: [string, string][]; body: string };
 type Shown = {
@@ -114,7 +118,9 @@ beforeAll(async () => {
     fact('order.cancelled.v1', String(cancelled.id), { id: String(cancelled.id), cancelledAt: answer.cancelledAt }, { sequence: 2 }),
   ]);
   await own('legacy', 1);
-  service = await startService(orderService, configFor(store.url, stream, { ADAPTER_URL: adapterUrl }), { log: silent });
+  await stream.kinesis.send(new CreateStreamCommand({ StreamName: COMMANDS, ShardCount: 2 }));
+  const env = { ADAPTER_URL: adapterUrl, BANYAN_COMMANDS: COMMANDS, BANYAN_SERVICE_TOKEN: TOKEN };
+  service = await startService(orderService, configFor(store.url, stream, env), { log: silent });
   await until(
     async () => {
       const { rows } = await db.raw<{ rows: [{ n: string }] }>('select count(*) as n from svc_order.inbox');
@@ -448,6 +454,79 @@ it('answers a dry run as the monolith answers the command itself, but for number
     const verdict = excuseDryRun(path, ...pair, compareObservations(...pair, rules));
     expect([path, done.status, verdict.kind === 'mismatch' ? verdict.differences : []]).toEqual([path, dry.status, []]);
   }
+});
+
+describe('commands of the stream', () => {
+  const send = (...commands: readonly { id: string; type: string; data: object }[]) =>
+    publish(
+      { kinesis: stream.kinesis, stream: COMMANDS },
+      commands.map((command) => JSON.stringify({ specversion: '1.0', source: '/shop/batch', ...command })),
+    );
+  const placing = (id: string, data: object = JSON.parse(wish()) as object) => ({ id, type: 'order.place.v1', data });
+  type Outcome = { outcome: string; status: number; orderId: number | null; detail: string | null };
+  const outcome = async (id: string): Promise<Outcome | null> => {
+    const answer = await ask(service.url, 'GET', `/_banyan/commands/${id}`, { authorization: `Bearer ${TOKEN}` });
+    return answer.status === 200 ? (JSON.parse(answer.body) as Outcome) : null;
+  };
+  const ended = (id: string) => until(() => outcome(id), { describe: `command ${id} to end`, timeoutMs: 30_000 });
+  const placed = async (): Promise<number> => (await facts()).filter((each) => each.type === 'order.placed.v1').length;
+  const byRef = async (ref: string) => JSON.parse((await ask(service.url, 'GET', `/api/orders?ref=${ref}`)).body) as Shown[];
+
+  it('wait while legacy owns the context, then are done, once, however often they come', async () => {
+    const before = await placed();
+    await own('legacy', 3);
+    await send(placing('s-1'), placing('s-1'));
+    await until(
+      async () =>
+        Number((await db('svc_order.lease').where({ consumer: 'order-commands' }).whereNotNull('owner').count('* as n').first())!.n) > 0,
+      { describe: 'the commands to be read' },
+    );
+    expect([await outcome('s-1'), await byRef('s-1'), (await ask(service.url, 'GET', '/readyz')).status]).toEqual([null, [], 200]);
+    await own('extracted', 4);
+    const { orderId, ...how } = await ended('s-1');
+    expect(how).toMatchObject({ outcome: 'done', status: 200, detail: null });
+    await send(placing('s-1'), placing('s-2'));
+    await ended('s-2');
+    expect((await byRef('s-1')).map(({ id }) => id)).toEqual([orderId]);
+    expect(await placed()).toBe(before + 2);
+  });
+
+  it('are the same commands as those over HTTP under the same key', async () => {
+    const before = await placed();
+    const first = await post('/api/orders', { 'idempotency-key': 'both-1' }, wish());
+    await send(placing('both-1'), placing('both-2'));
+    expect((await ended('both-1')).orderId).toBe((JSON.parse(first.body) as Shown).id);
+    const { orderId } = await ended('both-2');
+    const again = await post('/api/orders', { 'idempotency-key': 'both-2' }, wish());
+    expect([again.status, (JSON.parse(again.body) as Shown).id]).toEqual([201, orderId]);
+    await send({ id: 'both-3', type: 'order.cancel.v1', data: { id: orderId } });
+    await ended('both-3');
+    expect((await post(`/api/orders/${orderId}/cancel`, { 'idempotency-key': 'both-3' })).status).toBe(200);
+    expect((await facts()).filter((each) => each.type === 'order.cancelled.v1' && each.subject === String(orderId))).toHaveLength(1);
+    expect(await placed()).toBe(before + 2);
+  });
+
+  it('that are refused say why, and keep nobody waiting; what is no command is a dead letter', async () => {
+    await send(
+      placing('bad-1', { userId: 'u', items: [] }),
+      placing('bad-2', {
+        userId: 'u',
+        items: [{ productId: 3, quantity: 1000 }, ...Array.from({ length: 49 }, () => ({ productId: 3, quantity: 1000 }))],
+      }),
+      { id: 'bad-3', type: 'order.cancel.v1', data: { id: 'x' } },
+      placing('both-1', { userId: 'somebody-else', items: [{ productId: 1, quantity: 9 }] }),
+      { id: '', type: 'order.place.v1', data: {} },
+      placing('good-1'),
+    );
+    await ended('good-1');
+    expect(await outcome('bad-1')).toMatchObject({ outcome: 'refused', status: 400, detail: expect.stringContaining('items') });
+    expect(await outcome('bad-2')).toMatchObject({ outcome: 'refused', status: 409 });
+    expect(await outcome('bad-3')).toMatchObject({ outcome: 'refused', status: 404 });
+    expect(await byRef('bad-2')).toEqual([]);
+    const letters = await ask(service.url, 'GET', '/_banyan/dlq', { authorization: `Bearer ${TOKEN}` });
+    expect((JSON.parse(letters.body) as { items: object[] }).items).toMatchObject([{ key: null, source: 'malformed' }]);
+    expect((await ask(service.url, 'GET', '/_banyan/commands/good-1')).status).toBe(401);
+  });
 });
 
 it('tells how it is', async () => {

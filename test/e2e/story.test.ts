@@ -193,6 +193,14 @@ describe('the story of the order context', () => {
       (fact) => fact.type === 'order.placed.v1' && fact.origin === 'extracted',
     );
     expect(placements.map((fact) => fact.subject).sort()).toEqual(orders.map((order) => String(order.id)).sort());
+    const sagas = await until(
+      async () => {
+        const { items } = await admin<{ items: { subject: string; state: string }[] }>(stack, 'sagas?limit=100');
+        return items.length >= orders.length && items.every(({ state }) => state === 'done' || state === 'compensated') ? items : null;
+      },
+      { describe: 'a saga for each order to end', timeoutMs: 60_000 },
+    );
+    expect(sagas.map(({ subject }) => subject).sort()).toEqual(orders.map((order) => String(order.id)).sort());
     placed.push(...orders);
   }, 270_000);
 

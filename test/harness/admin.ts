@@ -277,6 +277,7 @@ export const adminSystem = async (url: string, more: Partial<AdminDeps> = {}, co
     backlog: async () => ({ depth: 3, oldestAgeMs: 1500 }),
     registry: createMetrics({ version: '1.2.3', nodeVersion: process.version, sources: { flags: () => flags.all() } }).registry,
     adapterToken: null,
+    serviceToken: null,
     now: Date.now,
     log,
     ...more,

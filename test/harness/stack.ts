@@ -49,6 +49,7 @@ export const startStack = async (changes: Changes = {}, options: { inDirectory?:
     'dev.kinesisPort': await freePort(),
     'dev.monolithPort': await freePort(),
     'dev.notificationPort': await freePort(),
+    'dev.sagaPort': await freePort(),
     'contexts.order.extracted.url': `http://${await address()}`,
     'contexts.inventory.extracted.url': `http://${await address()}`,
   };
