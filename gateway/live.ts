@@ -79,7 +79,11 @@ const patternsOf = (config: Config): RoutePattern<RouteSettings>[] =>
       operation: match.operation ?? undefined,
       maxStage: match.maxStage ?? undefined,
       rest: {
-        writes: { bodyLimit: match.writes.bodyLimit, answerLimit: match.writes.answerLimit },
+        writes: {
+          bodyLimit: match.writes.bodyLimit,
+          answerLimit: match.writes.answerLimit,
+          attests: match.writes.idempotency === 'database',
+        },
         ledgered: isLedgered(config, context),
         pattern: match.path,
         label: labelOf(match),

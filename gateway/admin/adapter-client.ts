@@ -2,7 +2,8 @@ import { AppError } from '@banyan/contracts/errors.ts';
 
 /** Asks the adapter (docs/interfaces.md). Its own problems pass through with their status; nobody there is 502. */
 export type AdapterClient = {
-  ask(method: 'GET' | 'POST', path: string): Promise<{ readonly status: number; readonly body: unknown }>;
+  /** @param body of a POST; default `{}` */
+  ask(method: 'GET' | 'POST', path: string, body?: object): Promise<{ readonly status: number; readonly body: unknown }>;
 };
 
 /** Installing triggers and taking a snapshot look at whole tables. */
@@ -22,7 +23,7 @@ const readLimited = async (response: Response): Promise<string> => {
 };
 
 export const createAdapterClient = (deps: { url: () => string; token: string | null; waitMs?: number }): AdapterClient => ({
-  async ask(method, path) {
+  async ask(method, path, body = {}) {
     const url = deps.url();
     let status: number;
     let text: string;
@@ -34,7 +35,7 @@ export const createAdapterClient = (deps: { url: () => string; token: string | n
           ...(deps.token === null ? {} : { authorization: `Bearer ${deps.token}` }),
           ...(method === 'POST' ? { 'content-type': 'application/json' } : {}),
         },
-        ...(method === 'POST' ? { body: '{}' } : {}),
+        ...(method === 'POST' ? { body: JSON.stringify(body) } : {}),
         redirect: 'error',
         signal: AbortSignal.timeout(deps.waitMs ?? WAIT_MS),
       });

@@ -146,6 +146,13 @@ const checkRoutes = ({ config }: CheckInput, fault: Report): void => {
           fault([...path, 'path'], `${method} ${route.path} is owned by ${owner} already`, 'one owner for each method and path', 'value');
       }
       checkTemplates(route, path, fault);
+      if (route.writes.compensate !== null && context.publisher === 'capture')
+        fault(
+          [...path, 'writes', 'compensate'],
+          'a captured change is the event itself: none that cannot be built is ever taken back',
+          'publisher: ledger, or no compensate',
+          'key',
+        );
     }
   }
 };
@@ -158,7 +165,8 @@ const checkTemplates = (route: RouteConfig, path: Path, fault: Report): void => 
         fault(where, `{${place}} is no parameter of ${route.path}`, `one of ${allowed.map((name) => `{${name}}`).join(', ')}`, 'value');
   };
   if (route.writes.resolve !== null) check(route.writes.resolve.get, known, [...path, 'writes', 'resolve', 'get']);
-  if (route.writes.compensate !== null) check(route.writes.compensate.path, [...known, 'aggregate'], [...path, 'writes', 'compensate']);
+  if (route.writes.compensate?.path != null)
+    check(route.writes.compensate.path, [...known, 'aggregate'], [...path, 'writes', 'compensate']);
 };
 
 const MAPPING_ROOT = /^\$\.(request|response|params)(?=$|[.[])/;

@@ -7,6 +7,7 @@ import { isMethod, parsePathTemplate } from './syntax.ts';
 import { UPSTREAM_URL, upstreamHosts, urlsOf } from './upstreams.ts';
 import {
   address,
+  compensation,
   decimal,
   duration,
   eventCondition,
@@ -14,7 +15,6 @@ import {
   originOrNone,
   pathPattern,
   postgresUrl,
-  requestTemplate,
   ruleSelector,
   selector,
   share,
@@ -117,8 +117,11 @@ const writes = object({
   bodyLimit: size().prefault('1MiB'),
   /** Bytes of an answer that are kept for replay. */
   answerLimit: size().prefault('256KiB'),
-  /** Legacy request that makes up for a committed command; places as in `resolve.get`, and `{aggregate}`. */
-  compensate: requestTemplate().nullable().prefault(null),
+  /**
+   * Takes back what legacy did when its event cannot be built: a request to legacy (places as in `resolve.get`, and `{aggregate}`), or `adapter`. null =
+   * such a command waits for a person.
+   */
+  compensate: compensation().nullable().prefault(null),
 });
 
 /** Methods of a match that names none. */

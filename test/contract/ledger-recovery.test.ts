@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { prune } from '../../gateway/dual-write/ledger.ts';
 import { createOperator } from '../../gateway/dual-write/operator.ts';
-import { createReconciler, fillTemplate, readFinding } from '../../gateway/dual-write/reconciler.ts';
+import { fillTemplate } from '../../gateway/dual-write/path-template.ts';
+import { createReconciler, readFinding } from '../../gateway/dual-write/reconciler.ts';
 import { createRecovery } from '../../gateway/dual-write/recovery.ts';
 import type { Command, RouteWrites } from '../../gateway/dual-write/route-writes.ts';
 import { until } from '../harness/wait.ts';
@@ -220,7 +221,10 @@ describe('reading what the upstream says', () => {
   });
 
   it('fills places with encoded values, or not at all', () => {
-    expect(fillTemplate('/o/{id}?k={key}', 'a b&c', 'POST /o/:id/x', '/o/1%2F2/x')).toBe('/o/1%2F2?k=a%20b%26c');
-    expect(fillTemplate('/o/{none}', 'k', 'POST /o/:id/x', '/o/1/x')).toBeNull();
+    expect(fillTemplate('/o/{id}?k={key}', { key: 'a b&c', route: 'POST /o/:id/x', target: '/o/1%2F2/x' })).toBe('/o/1%2F2?k=a%20b%26c');
+    const places = { key: 'k', route: 'POST /o/:id/x', target: '/o/1/x' };
+    expect(fillTemplate('/o/{none}', places)).toBeNull();
+    expect(fillTemplate('/o/{aggregate}', places)).toBeNull();
+    expect(fillTemplate('/o/{aggregate}', { ...places, aggregate: 'a/b' })).toBe('/o/a%2Fb');
   });
 });
