@@ -10,6 +10,8 @@ export type BenchOptions = {
   readonly count: number | null;
   /** `simulate` only: what its random numbers begin with; null = the bench's own. */
   readonly seed: number | null;
+  /** `dual-write`: these parts only; null = all. */
+  readonly only: readonly string[] | null;
   /** Progress, for people. */
   readonly say: (line: string) => void;
 };

@@ -12,12 +12,13 @@ const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => 
   simulate: async () => (await import('./simulate/simulate.ts')).benchSimulate,
 };
 
-const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N] [--seed N]
+const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N] [--seed N] [--only LIST]
   NAME          ${Object.keys(BENCHES).join(' | ')}
   --json        one JSON document on stdout instead of a table
   --quick       a smoke run of about 30 s; its figures mean little
   --count N     tunnels: how many (default 5000); simulate: bad services (default 200)
   --seed N      simulate: another draw
+  --only LIST   dual-write: some of codec,commands,relay,storm
   --no-install  install nothing: missing peers are reported and left out
 `;
 
@@ -36,6 +37,7 @@ const read = () => {
         'no-install': { type: 'boolean', default: false },
         count: { type: 'string' },
         seed: { type: 'string' },
+        only: { type: 'string' },
       },
     });
   } catch (error) {
@@ -63,6 +65,7 @@ else {
       install: !values['no-install'],
       count,
       seed,
+      only: values.only === undefined ? null : values.only.split(','),
       say: (line) => process.stderr.write(`${line}\n`),
     });
     process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : render(report));

@@ -4,7 +4,7 @@ import { type Failpoints, NO_FAILPOINTS } from './failpoints.ts';
 import { createLanes } from './lanes.ts';
 import { createLinger } from './linger.ts';
 import { createLoop } from './loop.ts';
-import { markSent, type OutboxRow, orphansAmong, readOutbox, type SentRecord } from './outbox.ts';
+import { createArena, markSent, type OutboxRow, orphansAmong, readOutbox, type SentRecord } from './outbox.ts';
 import { type Packed, pack } from './pack.ts';
 import { createSeriesBook, type Series } from './series.ts';
 import type { EventStream, PutResult } from './stream.ts';
@@ -103,6 +103,7 @@ export const createRelay = (deps: RelayDeps): Relay => {
   let woken = false;
   const linger = createLinger();
   const book = createSeriesBook(MAX_REMEMBERED);
+  const arena = createArena();
 
   const report = (what: string | null, level: 'warn' | 'error' = 'warn') => {
     if (what !== null && what !== trouble) log[level]({ error: what }, 'facts do not reach the stream');
@@ -191,13 +192,14 @@ export const createRelay = (deps: RelayDeps): Relay => {
   const round = async (): Promise<number> => {
     resting = false;
     book.trim();
+    arena.reset();
     try {
       const now = Date.now();
       const tokens = new Map([...lanes.held()].filter(([lane]) => (held.get(lane)?.until ?? 0) <= now));
       if (tokens.size === 0) return linger.pauseMs(now);
       woken = false;
-      const rows = await readOutbox(db, [...tokens.keys()], deps.rowsPerLane ?? 500, LANE_BYTES, book);
-      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true, await orphansOf(rows));
+      const rows = await readOutbox(db, [...tokens.keys()], deps.rowsPerLane ?? 500, LANE_BYTES, book, arena);
+      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true, await orphansOf(rows), arena.room);
       stuck = gaps[0]
         ? `fact ${gaps[0].sequence} of subject ${gaps[0].series.subject.name} does not follow what was sent; its subject waits`
         : oversize[0]
