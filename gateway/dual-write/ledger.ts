@@ -201,22 +201,18 @@ export const endUndo = async (
     await db.raw('select banyan.ledger_undo_end(?, ?, ?, ?, ?) as state', [row.id, row.fence, as, delayMs, error] as string[]),
   )[0]!.state;
 
-/** Forgets what is final and older than `keepMs`: ledger rows with their stored answers, published facts, change ids, pins. At most `limit` of each. */
+/** Forgets what is final and older than `keepMs`: ledger rows with their stored answers, change ids, pins. At most `limit` of each. */
 export const prune = async (db: Knex, keepMs: number, limit: number): Promise<number> => {
   const statements = [
     `delete from banyan.ledger where id in (select id from banyan.ledger l where state in ('done', 'rejected', 'expired', 'compensated')
        and updated_at < clock_timestamp() - ? * interval '1 ms' limit ?)`,
-    // the last fact of a series stays: the relay must see that the next one follows it
-    `delete from banyan.outbox where position in (select o.position from banyan.outbox o join banyan.outbox n
-         on n.source = o.source and n.subject = o.subject and n.epoch = o.epoch and n.sequence = o.sequence + 1 and n.published_at is not null
-       where o.published_at < clock_timestamp() - ? * interval '1 ms' order by o.position limit ?)`,
     `delete from banyan.change_seen where (context, change_id) in (select context, change_id from banyan.change_seen
        where settled and first_at < clock_timestamp() - ? * interval '1 ms' limit ?)`,
     `delete from banyan.pin where (context, client) in (select context, client from banyan.pin where until < clock_timestamp() - ? * interval '1 ms' limit ?)`,
   ];
   let removed = 0;
   for (const [index, sql] of statements.entries())
-    removed += ((await db.raw(sql, [index === 3 ? 0 : keepMs, limit])) as { rowCount: number }).rowCount;
+    removed += ((await db.raw(sql, [index === statements.length - 1 ? 0 : keepMs, limit])) as { rowCount: number }).rowCount;
   return removed;
 };
 

@@ -89,26 +89,27 @@ export const readLane = (rows: LaneRows, book: SeriesBook, arena: Arena): Outbox
 const PIECE_BYTES = 32_768;
 
 /**
- * What waits in these lanes, by lane and position. At most `limit` rows of a lane, and no more than `maxBytes` of it unless its first row alone is larger.
+ * What waits in these lanes, by lane and position. At most `limit` rows of a lane, and no more bytes than `lanes` says of it unless its first row alone is larger.
+ * @param from a position below which nothing waits: the parts before it are not looked at.
  * `position + 0` is what the index `outbox_waiting` holds: the primary key must not look like a way to read in order. Rows are valid until the arena is reset.
  */
 export const readOutbox = async (
   db: Knex,
-  lanes: readonly number[],
+  lanes: ReadonlyMap<number, number>,
+  from: string,
   limit: number,
-  maxBytes: number,
   book: SeriesBook,
   arena: Arena,
 ): Promise<OutboxRow[]> => {
   const answer = (await db.raw(
-    `select l.lane, x.first, x.heads, x.envelopes from unnest(?::smallint[]) as l(lane) cross join lateral (
+    `select l.lane, x.first, x.heads, x.envelopes from unnest(?::smallint[], ?::integer[]) as l(lane, most) cross join lateral (
        select min(position) as first, string_agg(concat_ws(E'\\t', position, sequence, source, epoch, to_json(subject)), E'\\n' order by position) as heads,
          string_agg(envelope, E'\\n' order by position) as envelopes
        from (select o.*, sum(octet_length(envelope)) over (order by position) - octet_length(envelope) as before from (
          select position, sequence, source, epoch, subject, envelope from banyan.outbox
-         where lane = l.lane and published_at is null order by position + 0 limit ?) o) b
-       where before < ? group by before / ${PIECE_BYTES}) x`,
-    [[...lanes], limit, maxBytes],
+         where lane = l.lane and published_at is null and position >= ? order by position + 0 limit ?) o) b
+       where before < l.most group by before / ${PIECE_BYTES}) x`,
+    [[...lanes.keys()], [...lanes.values()], from, limit],
   )) as { rows: (LaneRows & { readonly first: string })[] };
   // sorted here: PostgreSQL would write all of the texts to disk for it
   const pieces = answer.rows.toSorted((a, b) => a.lane - b.lane || Number(a.first) - Number(b.first));
@@ -119,10 +120,23 @@ export const readOutbox = async (
 export const orphansAmong = async (db: Knex, positions: readonly string[]): Promise<Set<string>> => {
   const answer = (await db.raw(
     `select o.position from banyan.outbox o where o.position = any (?) and not exists (select 1 from banyan.outbox p
-       where p.source = o.source and p.subject = o.subject and p.epoch = o.epoch and p.sequence = o.sequence - 1 and p.published_at is not null)`,
+       where p.source = o.source and p.subject = o.subject and p.epoch = o.epoch and p.sequence = o.sequence - 1 and p.published_at is not null)
+     -- its part of the outbox may be gone
+     and not exists (select 1 from banyan.subject_sent s where s.source = o.source and s.subject = o.subject and s.epoch = o.epoch and s.sequence >= o.sequence - 1)`,
     [[...positions]],
   )) as { rows: { position: string }[] };
   return new Set(answer.rows.map((row) => row.position));
+};
+
+/** Hours for which the outbox has a part in advance. */
+const AHEAD_HOURS = 24;
+
+/** Prepares the parts of the hours to come, and drops those whose facts are all on the stream, for `keepMs`. */
+export const turnOutboxOver = async (db: Knex, keepMs: number): Promise<{ readonly made: number; readonly dropped: number }> => {
+  const answer = (await db.raw('select * from banyan.outbox_turn_over(?, ?)', [AHEAD_HOURS, keepMs])) as {
+    rows: [{ made: number; dropped: number }];
+  };
+  return answer.rows[0];
 };
 
 /** A record that is on the stream. */

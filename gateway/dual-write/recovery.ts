@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import { claimUnknown, type LedgerRow, prune, recoverRows } from './ledger.ts';
 import { createLoop } from './loop.ts';
+import { turnOutboxOver } from './outbox.ts';
 import type { Log } from './write.ts';
 
 export type RecoveryDeps = {
@@ -45,7 +46,9 @@ export const createRecovery = (deps: RecoveryDeps): { start: () => void; stop: (
       if (due.length > 0) deps.wakeRelay();
       if (Date.now() - prunedAt > PRUNE_EVERY_MS) {
         prunedAt = Date.now();
-        await prune(db, deps.keepMs ?? 7 * 86_400_000, 5_000);
+        const keepMs = deps.keepMs ?? 7 * 86_400_000;
+        await prune(db, keepMs, 5_000);
+        await turnOutboxOver(db, keepMs);
       }
       return due.length > 0 || undone > 0 || recovered.length === 500 ? 10 : intervalMs * (0.75 + Math.random() / 2);
     } catch (error) {
