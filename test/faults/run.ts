@@ -1,10 +1,12 @@
 import { parseArgs } from 'node:util';
 import { HOLES, holesIn, type StormReport, storm } from './storm/storm.ts';
+import { WEATHERS } from './storm/weather.ts';
 
 const HELP = `Kills gateways, with their relays, and PostgreSQL under load, while the monolith fails before, after and instead of its answers; then holds
 every fact on the stream and every answer against what the monolith did.
 
-  npm run faults -- [--seed 1] [--minutes 1] [--rate 100] [--publisher both] [--naive] [--once] [--no-kills] [--least N] [--json]
+  npm run faults -- [--seed 1] [--minutes 1] [--rate 100] [--publisher both] [--naive] [--once] [--no-kills]
+                    [--no-failures] [--stream calm] [--keyless] [--least N] [--json]
 
   --seed N         decides what is asked, what fails and who is killed when
   --minutes M      of storm for each publisher; up to three more until all is settled
@@ -13,6 +15,9 @@ every fact on the stream and every answer against what the monolith did.
   --naive          the same storm on the naive pattern (publish, write, else publish a compensation): shows its holes
   --once           clients never repeat their key
   --no-kills       BANYAN_FAILPOINT does it instead (docs/dual-write.md)
+  --no-failures    the monolith answers everything as it should
+  --stream W       calm | flaky (a tenth of the records refused, a hundredth of the requests stored and answered 500) | reshard (2, 4, 2 … shards) | outage
+  --keyless        a monolith that honours no keys and cannot be asked: nothing is sent twice, capture tells what became of it
   --least N        goes on until N commands have begun
   --json           one document on stdout
 
@@ -35,6 +40,9 @@ const read = () => {
         naive: { type: 'boolean', default: false },
         once: { type: 'boolean', default: false },
         'no-kills': { type: 'boolean', default: false },
+        'no-failures': { type: 'boolean', default: false },
+        stream: { type: 'string', default: 'calm' },
+        keyless: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
       },
@@ -56,10 +64,12 @@ const publishers = { ledger: ['ledger'], capture: ['capture'], both: ['ledger', 
 const chosen = Object.hasOwn(publishers, options.publisher)
   ? publishers[options.publisher as keyof typeof publishers]
   : usage(`--publisher ${options.publisher}: expected ledger, capture or both`);
+const stream =
+  WEATHERS.find((one) => one === options.stream) ?? usage(`--stream ${options.stream}: expected one of ${WEATHERS.join(', ')}`);
 
 const reports: StormReport[] = [];
 try {
-  for (const publisher of options.naive ? (['ledger'] as const) : chosen)
+  for (const publisher of options.naive ? (['ledger'] as const) : options.keyless ? (['capture'] as const) : chosen)
     reports.push(
       await storm({
         seed: number(options.seed, 'seed', 0),
@@ -70,6 +80,9 @@ try {
         naive: options.naive,
         once: options.once,
         kills: !options['no-kills'],
+        failures: !options['no-failures'],
+        stream,
+        keyless: options.keyless,
         say: (line) => process.stderr.write(`${line}\n`),
       }),
     );

@@ -14,6 +14,9 @@ describe('a short storm', () => {
       naive: false,
       once: false,
       kills: true,
+      failures: true,
+      stream: 'calm',
+      keyless: false,
       leastCommands: 0,
       say: () => undefined,
     });

@@ -56,7 +56,7 @@ export type ClientsOptions = {
   /** How many of each existing thing there are. */
   readonly subjects: number;
   /** Of every kind of command: its share. */
-  readonly shares: { readonly orders: number; readonly entries: number };
+  readonly shares: { readonly orders: number; readonly entries: number; readonly rushes: number };
 };
 
 export type Clients = {
@@ -66,6 +66,7 @@ export type Clients = {
 };
 
 /** Not applied, and its tentative fact taken back: that is final, a repeat needs a new key. */
+const PARKED = /"state":"parked"/;
 const TAKEN_BACK = /"state":"compensat/;
 
 /** Careful clients: they repeat their key until somebody gives a final answer. 202 and 5xx are none, nor what a gateway refuses of its own. */
@@ -84,6 +85,7 @@ export const startClients = (options: ClientsOptions): Clients => {
     const subject = Math.floor(random() * options.subjects);
     if (dice < options.shares.orders) return { key, method: 'POST', path: '/api/orders' };
     if (dice < options.shares.orders + options.shares.entries) return { key, method: 'POST', path: `/api/accounts/a${subject}/entries` };
+    if (dice < options.shares.orders + options.shares.entries + options.shares.rushes) return { key, method: 'POST', path: '/api/rushes' };
     return { key, method: 'PUT', path: `/api/notes/n${subject}` };
   };
   const surely = async (command: Command, at: number): Promise<Told> => {
@@ -94,6 +96,8 @@ export const startClients = (options: ClientsOptions): Clients => {
         const answered = status >= 200 && status < 300 && status !== 202;
         const refused = status >= 400 && status < 500 && (!body.includes('"code"') || TAKEN_BACK.test(body));
         last = `${status} ${body.slice(0, 200)}`;
+        // nobody knows, and a person will tell: a careful client asks by other means
+        if (status === 202 && PARKED.test(body)) return { key: command.key, status, id: null, attempts };
         if (answered || refused) return { key: command.key, status, id: idIn(body), attempts };
       } catch (error) {
         // refused, reset or silent: the next attempt may find somebody
