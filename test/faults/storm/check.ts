@@ -42,7 +42,11 @@ const orderFaults = (facts: readonly Envelope[]): number => {
 };
 
 /** Pure: holds what the stream says, in its order shard by shard, and what clients were told against what the monolith did. */
-export const check = (facts: readonly Envelope[], effects: ReadonlyMap<string, Effect>, told: readonly Told[]): Holes => {
+export const check = (
+  facts: readonly Envelope[],
+  effects: ReadonlyMap<string, Effect>,
+  told: readonly Pick<Told, 'key' | 'status' | 'id'>[],
+): Holes => {
   const distinct = first(facts);
   const byRef = Map.groupBy(distinct, (fact) => dataOf(fact).ref ?? '');
   let [lost, phantom, doubled, wronglyCompensated, undecided, outOfOrder] = [0, 0, 0, 0, 0, orderFaults(facts)];

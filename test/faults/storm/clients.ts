@@ -8,6 +8,9 @@ export type Told = {
   readonly status: number;
   readonly id: string | null;
   readonly attempts: number;
+  /** When it began, and how long it took to its final answer; ms of this process's clock. */
+  readonly at: number;
+  readonly ms: number;
   readonly last?: string;
 };
 
@@ -90,6 +93,8 @@ export const startClients = (options: ClientsOptions): Clients => {
   };
   const surely = async (command: Command, at: number): Promise<Told> => {
     let last = '';
+    const began = performance.now();
+    const took = () => ({ at: began, ms: performance.now() - began });
     for (let attempts = 1; ; attempts++) {
       try {
         const { status, body } = await send(agent, options.urls[(at + attempts) % options.urls.length]!, command, `client-${at % 20}`);
@@ -97,13 +102,13 @@ export const startClients = (options: ClientsOptions): Clients => {
         const refused = status >= 400 && status < 500 && (!body.includes('"code"') || TAKEN_BACK.test(body));
         last = `${status} ${body.slice(0, 200)}`;
         // nobody knows, and a person will tell: a careful client asks by other means
-        if (status === 202 && PARKED.test(body)) return { key: command.key, status, id: null, attempts };
-        if (answered || refused) return { key: command.key, status, id: idIn(body), attempts };
+        if (status === 202 && PARKED.test(body)) return { key: command.key, status, id: null, attempts, ...took() };
+        if (answered || refused) return { key: command.key, status, id: idIn(body), attempts, ...took() };
       } catch (error) {
         // refused, reset or silent: the next attempt may find somebody
         last = String(error);
       }
-      if (late || options.once) return { key: command.key, status: 0, id: null, attempts, last };
+      if (late || options.once) return { key: command.key, status: 0, id: null, attempts, ...took(), last };
       await pause(Math.min(1_000, 30 * 2 ** Math.min(attempts, 5)) * (0.5 + Math.random()));
     }
   };

@@ -58,14 +58,14 @@ const configOf = (legacy: string, store: string, kinesis: string, publisher: 'le
   };
 };
 
-export const createStream = async (endpoint: string): Promise<void> => {
+export const createStream = async (endpoint: string, shards = 4): Promise<void> => {
   const client = new KinesisClient({
     endpoint,
     region: 'eu-west-1',
     credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
     requestHandler: new NodeHttpHandler(),
   });
-  await client.send(new CreateStreamCommand({ StreamName: 'domain-events', ShardCount: 4 }));
+  await client.send(new CreateStreamCommand({ StreamName: 'domain-events', ShardCount: shards }));
   for (let tries = 0; tries < 100; tries++) {
     const { StreamDescriptionSummary } = await client.send(new DescribeStreamSummaryCommand({ StreamName: 'domain-events' }));
     if (StreamDescriptionSummary?.StreamStatus === 'ACTIVE') break;
