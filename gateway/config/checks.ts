@@ -133,9 +133,17 @@ const checkListeners = ({ config }: CheckInput, fault: Report): void => {
   }
 };
 
+const checkPartition = ({ partition }: ContextConfig, path: Path, fault: Report): void => {
+  if (partition === 'aggregate') return;
+  const { slots, shards } = partition;
+  if ((slots === null) === (shards === null) || slots?.length === 0)
+    fault(path, 'says nothing, or two things', 'aggregate, { slots: [0, 1, …] } or { shards: N }', 'value');
+};
+
 const checkRoutes = ({ config }: CheckInput, fault: Report): void => {
   const owners = new Map<string, string>();
   for (const [name, context] of Object.entries(config.contexts)) {
+    checkPartition(context, ['contexts', name, 'partition'], fault);
     for (const [index, route] of context.match.entries()) {
       const path: Path = ['contexts', name, 'match', index];
       for (const method of new Set(route.methods)) {

@@ -3,7 +3,7 @@ import { createArena, readLane } from './outbox.ts';
 import { createSeriesBook } from './series.ts';
 
 const head = (position: number, subject: string, sequence: number, source = '/banyan/order/legacy', epoch = 1) =>
-  [position, sequence, source, epoch, JSON.stringify(subject)].join('\t');
+  [position, sequence, source, epoch, 1, JSON.stringify(subject)].join('\t');
 
 describe('reading a lane', () => {
   it('gives each row its envelope, byte for byte, whatever its subject is called', () => {

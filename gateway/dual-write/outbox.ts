@@ -1,12 +1,22 @@
 import type { Knex } from 'knex';
 import type { Series, SeriesBook } from './series.ts';
 
-/** A fact that waits. `position` is a bigint as text; `data` the bytes of its envelope. */
-export type OutboxRow = { readonly position: string; readonly series: Series; readonly sequence: number; readonly data: Uint8Array };
+/**
+ * A fact that waits. `position` is a bigint as text; `data` the bytes of its envelope. `series` counts by partition key, which is the subject unless the
+ * context waives its order (`ordered` false).
+ */
+export type OutboxRow = {
+  readonly position: string;
+  readonly series: Series;
+  readonly sequence: number;
+  readonly ordered: boolean;
+  readonly data: Uint8Array;
+};
 
 type LaneRows = { readonly lane: number; readonly heads: string; readonly envelopes: string };
 
 const NEWLINE = 10;
+const ONE = 49;
 
 /**
  * Memory for the envelopes of one round, used again for the next: fresh buffers of megabytes, round after round, made the collector of garbage the most
@@ -57,7 +67,7 @@ export const createArena = (): Arena => {
 };
 
 /**
- * One line of `heads` for each envelope: position, sequence, source, epoch, subject as JSON, tabs between. JSON text and heads hold no raw newline.
+ * One line of `heads` for each envelope: position, sequence, source, epoch, 1 = in order, partition key as JSON, tabs between. JSON text and heads hold no raw newline.
  * Two long texts for many facts instead of a result row for each: reading those cost more than all that is done with them.
  */
 export const readLane = (rows: LaneRows, book: SeriesBook, arena: Arena): OutboxRow[] => {
@@ -70,7 +80,7 @@ export const readLane = (rows: LaneRows, book: SeriesBook, arena: Arena): Outbox
     const first = head.indexOf('\t');
     const second = head.indexOf('\t', first + 1);
     const fourth = head.indexOf('\t', head.indexOf('\t', second + 1) + 1);
-    const json = head.slice(fourth + 1);
+    const json = head.slice(fourth + 3);
     const subject = json.includes('\\') ? (JSON.parse(json) as string) : json.slice(1, -1);
     const newline = bytes.indexOf(NEWLINE, from);
     const to = newline < 0 ? bytes.length : newline;
@@ -78,6 +88,7 @@ export const readLane = (rows: LaneRows, book: SeriesBook, arena: Arena): Outbox
       position: head.slice(0, first),
       sequence: Number(head.slice(first + 1, second)),
       series: book.of(head.slice(second + 1, fourth), subject, rows.lane),
+      ordered: head.charCodeAt(fourth + 1) === ONE,
       data: view.subarray(from, to),
     });
     from = to + 1;
@@ -103,10 +114,10 @@ export const readOutbox = async (
 ): Promise<OutboxRow[]> => {
   const answer = (await db.raw(
     `select l.lane, x.first, x.heads, x.envelopes from unnest(?::smallint[], ?::integer[]) as l(lane, most) cross join lateral (
-       select min(position) as first, string_agg(concat_ws(E'\\t', position, sequence, source, epoch, to_json(subject)), E'\\n' order by position) as heads,
+       select min(position) as first, string_agg(concat_ws(E'\\t', position, sequence, source, epoch, (partition_key is null)::integer, to_json(coalesce(partition_key, subject))), E'\\n' order by position) as heads,
          string_agg(envelope, E'\\n' order by position) as envelopes
        from (select o.*, sum(octet_length(envelope)) over (order by position) - octet_length(envelope) as before from (
-         select position, sequence, source, epoch, subject, envelope from banyan.outbox
+         select position, sequence, source, epoch, subject, partition_key, envelope from banyan.outbox
          where lane = l.lane and published_at is null and position >= ? order by position + 0 limit ?) o) b
        where before < l.most group by before / ${PIECE_BYTES}) x`,
     [[...lanes.keys()], [...lanes.values()], from, limit],

@@ -122,11 +122,11 @@ export const pack = (
   };
 
   for (const row of rows) {
-    const { series, sequence, data } = row;
+    const { series, sequence, ordered, data } = row;
     const { subject } = series;
     if (waiting.size > 0 && waiting.has(subject)) continue;
     const before = last.get(series);
-    if ((before !== undefined && sequence !== before + 1) || (orphans.size > 0 && orphans.has(row.position))) {
+    if (ordered && ((before !== undefined && sequence !== before + 1) || (orphans.size > 0 && orphans.has(row.position)))) {
       gaps.push(row);
       waiting.add(subject);
     } else if (data.length > RECORD_BYTES - MAX_KEY_BYTES && data.length + Buffer.byteLength(subject.name) > RECORD_BYTES) {

@@ -123,8 +123,8 @@ export const createRelay = (deps: RelayDeps): Relay => {
   const orphansOf = async (rows: readonly OutboxRow[]): Promise<Set<string>> => {
     const firsts = new Set<Series>();
     const doubtful: string[] = [];
-    for (const { series, sequence, position } of rows) {
-      if (firsts.has(series)) continue;
+    for (const { series, sequence, position, ordered } of rows) {
+      if (!ordered || firsts.has(series)) continue;
       firsts.add(series);
       if (sequence !== 1 && series.sent !== sequence - 1) doubtful.push(position);
     }

@@ -8,16 +8,86 @@ export const name = '061-settle-many';
  */
 export const up = async (db: Knex): Promise<void> => {
   await db.raw(`
+-- how a context's facts are spread over the stream: null = by aggregate; {"slots": [0..15]} = by aggregate, over these lanes only; {"shards": n} = a subject over n keys, its order waived
+alter table banyan.context add column partition jsonb;
+-- null = the subject; else the facts of a subject are in no order on the stream
+alter table banyan.outbox add column partition_key text;
+
+create function banyan.partition_key(p_partition jsonb, p_subject text, p_sequence bigint) returns text language sql immutable as $$
+  select case when jsonb_exists(p_partition, 'shards') then left(p_subject, 250) || '#' || p_sequence % (p_partition ->> 'shards')::integer end
+$$;
+create function banyan.lane_at(p_partition jsonb, p_subject text, p_sequence bigint) returns smallint language sql immutable as $$
+  select case when jsonb_exists(p_partition, 'slots')
+    then (p_partition -> 'slots' ->> (('x' || substr(md5(p_subject), 3, 4))::bit(16)::integer % jsonb_array_length(p_partition -> 'slots')))::smallint
+    else banyan.lane_of(coalesce(banyan.partition_key(p_partition, p_subject, p_sequence), p_subject)) end
+$$;
+
 -- the bytes of a fact as they go to the stream
 create function banyan.fact_envelope(
-  p_id uuid, p_source text, p_type text, p_subject text, p_time timestamptz, p_sequence bigint, p_epoch integer, p_phase text, p_origin text, p_causation text, p_traceparent text, p_data jsonb
+  p_id uuid, p_source text, p_type text, p_subject text, p_time timestamptz, p_sequence bigint, p_epoch integer, p_key text, p_phase text, p_origin text, p_causation text, p_traceparent text, p_data jsonb
 ) returns text language sql stable as $$
   select '{"specversion":"1.0","id":"' || p_id || '","source":' || to_json(p_source) || ',"type":' || to_json(p_type) || ',"subject":' || to_json(p_subject)
     || ',"time":"' || to_char(p_time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
-    || '","datacontenttype":"application/json","partitionkey":' || to_json(p_subject) || ',"sequence":"' || lpad(p_sequence::text, 18, '0') || '","epoch":' || p_epoch
+    || '","datacontenttype":"application/json","partitionkey":' || to_json(coalesce(p_key, p_subject)) || ',"sequence":"' || lpad(p_sequence::text, 18, '0') || '","epoch":' || p_epoch
     || coalesce(',"phase":' || to_json(p_phase), '') || ',"origin":"' || p_origin || '"' || coalesce(',"causationid":' || to_json(p_causation), '')
     || coalesce(',"traceparent":' || to_json(p_traceparent), '') || ',"data":' || p_data || '}'
 $$;
+
+create or replace function banyan.append_fact(
+  p_context text, p_origin text, p_type text, p_subject text, p_data jsonb, p_kind text,
+  p_key text default null, p_ledger uuid default null, p_causation text default null, p_phase text default null,
+  p_traceparent text default null, p_epoch integer default null, p_time timestamptz default null
+) returns table (fact_id uuid, fact_sequence bigint, fact_epoch integer, appended boolean) language plpgsql as $$
+declare
+  v_frozen   uuid;
+  v_owner    text;
+  v_epoch    integer;
+  v_source   text := '/banyan/' || p_context || '/' || p_origin;
+  v_id       uuid := banyan.uuid7();
+  v_partition jsonb;
+  v_key      text;
+  v_sequence bigint;
+  v_position bigint;
+  v_envelope text;
+begin
+  if p_kind not in ('command', 'settle', 'capture') then raise exception 'append_fact: kind % is none of command, settle, capture', p_kind using errcode = '22023'; end if;
+  if p_origin not in ('legacy', 'extracted') then raise exception 'append_fact: origin % is neither legacy nor extracted', p_origin using errcode = '22023'; end if;
+  if p_subject is null or p_subject = '' or length(p_subject) > 256 then raise exception 'append_fact: subject must have 1 to 256 characters' using errcode = '22023'; end if;
+  if jsonb_typeof(p_data) is distinct from 'object' then raise exception 'append_fact: data must be a JSON object' using errcode = '22023'; end if;
+
+  perform pg_advisory_xact_lock_shared(banyan.context_lock(p_context));
+  select c.frozen_by, c.owner, c.epoch, c.partition into v_frozen, v_owner, v_epoch, v_partition from banyan.context c where c.name = p_context;
+  if not found then raise exception 'context % is not known to the store', p_context using errcode = 'BY404'; end if;
+  if p_kind = 'command' then
+    if v_frozen is not null then raise exception 'context % is frozen by flip %', p_context, v_frozen using errcode = 'BY001'; end if;
+    if v_owner <> p_origin then raise exception 'context % is owned by %, not by %', p_context, v_owner, p_origin using errcode = 'BY002'; end if;
+    if p_epoch is not null and p_epoch <> v_epoch then raise exception 'context % is at epoch %, the command came under %', p_context, v_epoch, p_epoch using errcode = 'BY003'; end if;
+  end if;
+
+  if p_key is not null then
+    insert into banyan.fact_key (context, type, subject, key, fact_id) values (p_context, p_type, p_subject, p_key, v_id) on conflict do nothing;
+    if not found then
+      return query select k.fact_id, o.sequence, o.epoch, false from banyan.fact_key k left join banyan.outbox o on o.id = k.fact_id
+        where k.context = p_context and k.type = p_type and k.subject = p_subject and k.key = p_key;
+      return;
+    end if;
+  end if;
+
+  -- the row lock makes commit order the order of sequences
+  insert into banyan.subject_head as h (source, subject, epoch, sequence) values (v_source, p_subject, v_epoch, 1)
+    on conflict (source, subject, epoch) do update set sequence = h.sequence + 1 returning h.sequence into v_sequence;
+
+  v_key := banyan.partition_key(v_partition, p_subject, v_sequence);
+  v_envelope := banyan.fact_envelope(v_id, v_source, p_type, p_subject, coalesce(p_time, clock_timestamp()), v_sequence, v_epoch, v_key, p_phase, p_origin,
+    coalesce(p_causation, p_ledger::text), p_traceparent, p_data);
+  insert into banyan.outbox (id, context, source, type, subject, sequence, epoch, lane, partition_key, envelope, ledger_id)
+    values (v_id, p_context, v_source, p_type, p_subject, v_sequence, v_epoch, banyan.lane_at(v_partition, p_subject, v_sequence), v_key, v_envelope, p_ledger)
+    returning outbox.position into v_position;
+  if p_origin = 'extracted' then
+    insert into banyan.back_sync (fact_id, context, subject, position, envelope) values (v_id, p_context, p_subject, v_position, v_envelope);
+  end if;
+  return query select v_id, v_sequence, v_epoch, true;
+end $$;
 
 alter function banyan.ledger_settle(jsonb) rename to ledger_settle_each;
 
@@ -64,7 +134,7 @@ begin
       insert into banyan.fact_key (context, type, subject, key, fact_id)
         select f.context, f.type, f.subject, f.key, f.id from facts f order by 1, 2, 3, 4 on conflict do nothing returning fact_id
     ), fresh as materialized (
-      select f.*, c.epoch, row_number() over same as n, count(*) over (partition by f.source, f.subject) as of_subject
+      select f.*, c.epoch, c.partition, row_number() over same as n, count(*) over (partition by f.source, f.subject) as of_subject
         from facts f join keyed k on k.fact_id = f.id join banyan.context c on c.name = f.context
         window same as (partition by f.source, f.subject order by f.ledger, f.type)
     ), heads as (
@@ -73,10 +143,12 @@ begin
         select f.source, f.subject, f.epoch, count(*) from fresh f group by 1, 2, 3 order by 1, 2, 3
         on conflict (source, subject, epoch) do update set sequence = h.sequence + excluded.sequence returning h.source, h.subject, h.epoch, h.sequence
     ), appended as (
-      insert into banyan.outbox (id, context, source, type, subject, sequence, epoch, lane, envelope, ledger_id)
-        select f.id, f.context, f.source, f.type, f.subject, h.sequence - f.of_subject + f.n, f.epoch, banyan.lane_of(f.subject),
-            banyan.fact_envelope(f.id, f.source, f.type, f.subject, clock_timestamp(), h.sequence - f.of_subject + f.n, f.epoch, null, 'legacy', f.ledger::text, f.traceparent, f.data), f.ledger
-          from fresh f join heads h on h.source = f.source and h.subject = f.subject and h.epoch = f.epoch order by f.source, f.subject, f.n
+      insert into banyan.outbox (id, context, source, type, subject, sequence, epoch, lane, partition_key, envelope, ledger_id)
+        select f.id, f.context, f.source, f.type, f.subject, p.sequence, f.epoch, banyan.lane_at(f.partition, f.subject, p.sequence), p.key,
+            banyan.fact_envelope(f.id, f.source, f.type, f.subject, clock_timestamp(), p.sequence, f.epoch, p.key, null, 'legacy', f.ledger::text, f.traceparent, f.data), f.ledger
+          from fresh f join heads h on h.source = f.source and h.subject = f.subject and h.epoch = f.epoch
+            cross join lateral (select h.sequence - f.of_subject + f.n as sequence, banyan.partition_key(f.partition, f.subject, h.sequence - f.of_subject + f.n) as key) p
+          order by f.source, f.subject, f.n
         returning ledger_id
     )
     select coalesce(array_agg(a.ledger_id), '{}') into v_told from appended a;

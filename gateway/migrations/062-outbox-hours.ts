@@ -44,8 +44,9 @@ create table banyan.outbox (
   subject         text not null,
   sequence        bigint not null,
   epoch           integer not null,
-  -- 0..15: the top four bits of md5(subject), the same bits that choose the shard
+  -- 0..15: banyan.lane_at
   lane            smallint not null,
+  partition_key   text,
   -- the record's bytes, as they go to the stream
   envelope        text not null,
   ledger_id       uuid,

@@ -6,6 +6,7 @@ import { afterEach, describe, expect, it } from '@jest/globals';
 import knex, { type Knex } from 'knex';
 import { turnOutboxOver } from '../../gateway/dual-write/outbox.ts';
 import { createRelay } from '../../gateway/dual-write/relay.ts';
+import { seedFlags } from '../../gateway/flags/flag-store.ts';
 import { type FreshDatabase, freshDatabase } from '../harness/database.ts';
 import { until } from '../harness/wait.ts';
 import { quiet } from './ledger-kit.ts';
@@ -140,5 +141,44 @@ describe('the outbox by the hour', () => {
     await append('late');
     await age(5);
     expect(await relayed()).toEqual(['late 1']);
+  });
+});
+
+describe('how the facts of a context are spread', () => {
+  const spread = async (partition: object | null, rounds: number) => {
+    await open('store');
+    await seedFlags(
+      db,
+      [{ name: 'order', group: null, stage: 'shadow', canaryShareBp: 0, partition: (partition ?? 'aggregate') as never }],
+      new Set(),
+    );
+    for (let n = 0; n < rounds; n += 1) for (const subject of ['a', 'b', 'c', 'd', 'e', 'f']) await append(subject);
+    const rows = (await db('banyan.outbox').select('lane', 'envelope', 'subject')) as { lane: number; envelope: string; subject: string }[];
+    return rows.map(({ lane, envelope, subject }) => ({
+      lane,
+      subject,
+      key: (JSON.parse(envelope) as { partitionkey: string }).partitionkey,
+    }));
+  };
+
+  it('is by aggregate, unless its file says otherwise', async () => {
+    const rows = await spread(null, 2);
+    expect(rows.every(({ key, subject }) => key === subject)).toBe(true);
+    expect(new Set(rows.map(({ lane, subject }) => `${lane} ${subject}`)).size).toBe(6);
+  });
+
+  it('keeps to the slots that are named, each aggregate to one of them', async () => {
+    const rows = await spread({ slots: [3, 12] }, 2);
+    expect([...new Set(rows.map(({ lane }) => lane))].sort((a, b) => a - b)).toEqual([3, 12]);
+    expect(new Set(rows.map(({ lane, subject }) => `${lane} ${subject}`)).size).toBe(6);
+    expect((await relayed()).length).toBe(12);
+  });
+
+  it('spreads an aggregate over several keys where its order is waived, and nothing waits', async () => {
+    const rows = await spread({ shards: 4 }, 9);
+    expect(new Set(rows.filter(({ subject }) => subject === 'a').map(({ key }) => key))).toEqual(new Set(['a#0', 'a#1', 'a#2', 'a#3']));
+    expect(new Set(rows.map(({ lane }) => lane)).size).toBeGreaterThan(6);
+    const sent = await relayed();
+    expect(sent.filter((one) => one.startsWith('a ')).sort()).toEqual(Array.from({ length: 9 }, (_, i) => `a ${i + 1}`));
   });
 });
