@@ -54,6 +54,8 @@ export type ClientsOptions = {
   /** Base URLs; every attempt goes to the next one. */
   readonly urls: readonly string[];
   readonly perSecond: number;
+  /** That the answer is lost is final: nobody can be asked for it. */
+  readonly keyless?: boolean;
   /** Never repeat a key. */
   readonly once: boolean;
   /** How many of each existing thing there are. */
@@ -99,7 +101,10 @@ export const startClients = (options: ClientsOptions): Clients => {
       try {
         const { status, body } = await send(agent, options.urls[(at + attempts) % options.urls.length]!, command, `client-${at % 20}`);
         const answered = status >= 200 && status < 300 && status !== 202;
-        const refused = status >= 400 && status < 500 && (!body.includes('"code"') || TAKEN_BACK.test(body));
+        const refused =
+          status >= 400 &&
+          status < 500 &&
+          (!body.includes('"code"') || TAKEN_BACK.test(body) || (options.keyless === true && body.includes('"answer-lost"')));
         last = `${status} ${body.slice(0, 200)}`;
         // nobody knows, and a person will tell: a careful client asks by other means
         if (status === 202 && PARKED.test(body)) return { key: command.key, status, id: null, attempts, ...took() };

@@ -115,6 +115,7 @@ export const storm = async (options: StormOptions): Promise<StormReport> => {
       urls: world.urls,
       perSecond: options.perSecond,
       once: options.once,
+      keyless: options.keyless,
       subjects: 200,
       shares: options.keyless
         ? { orders: 1, entries: 0, rushes: 0 }
