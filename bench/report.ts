@@ -12,6 +12,8 @@ export type BenchOptions = {
   readonly seed: number | null;
   /** `shadow` only: the root of another checkout to measure beside this one; null = none. */
   readonly against: string | null;
+  /** `dual-write`: these parts only; null = all. */
+  readonly only: readonly string[] | null;
   /** Progress, for people. */
   readonly say: (line: string) => void;
 };

@@ -16,13 +16,14 @@ const BENCHES: Readonly<Record<string, () => Promise<(options: BenchOptions) => 
   simulate: async () => (await import('./simulate/simulate.ts')).benchSimulate,
 };
 
-const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N] [--seed N] [--against DIR]
+const usage = `usage: npm run bench -- NAME [--json] [--quick] [--no-install] [--count N] [--seed N] [--against DIR] [--only LIST]
   NAME          ${Object.keys(BENCHES).join(' | ')}
   --json        one JSON document on stdout instead of a table
   --quick       a smoke run of about 30 s; its figures mean little
   --count N     tunnels: how many (default 5000); simulate: bad services (default 200)
   --seed N      simulate: another draw
   --against DIR shadow: another checkout of this project, measured in the same rounds
+  --only LIST   dual-write: some of codec,commands,relay,storm
   --no-install  install nothing: missing peers are reported and left out
 `;
 
@@ -42,6 +43,7 @@ const read = () => {
         count: { type: 'string' },
         seed: { type: 'string' },
         against: { type: 'string' },
+        only: { type: 'string' },
       },
     });
   } catch (error) {
@@ -70,6 +72,7 @@ else {
       count,
       seed,
       against: values.against === undefined ? null : resolve(values.against),
+      only: values.only === undefined ? null : values.only.split(','),
       say: (line) => process.stderr.write(`${line}\n`),
     });
     process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : render(report));

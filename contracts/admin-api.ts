@@ -289,8 +289,8 @@ export const ledgerEntrySchema = z.strictObject({
 });
 export type LedgerEntryView = DeepReadonly<z.output<typeof ledgerEntrySchema>>;
 
-/** What a person says of a parked write. */
-export const RESOLUTIONS = ['applied', 'not-applied', 'no-event'] as const;
+/** What a person says of a parked write; `compensate` = it was applied, and is to be taken back. */
+export const RESOLUTIONS = ['applied', 'not-applied', 'no-event', 'compensate'] as const;
 export type Resolution = (typeof RESOLUTIONS)[number];
 
 /** Services that could not be asked, so that what they have is not among the items. */

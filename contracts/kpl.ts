@@ -88,7 +88,8 @@ export type Aggregator = {
   readonly count: () => number;
   /** Size in bytes of what `finish` would return now. */
   readonly size: () => number;
-  readonly finish: () => Buffer;
+  /** @param room gives the memory to write into, exactly as many bytes as asked for; default fresh */
+  readonly finish: (room?: (bytes: number) => Buffer) => Buffer;
 };
 
 /** @param limitBytes the largest size of the finished record, magic and digest included. */
@@ -136,8 +137,8 @@ export const createAggregator = (limitBytes: number): Aggregator => {
     },
     count: () => count,
     size: () => size,
-    finish: () => {
-      const out = Buffer.allocUnsafe(size);
+    finish: (room = Buffer.allocUnsafe) => {
+      const out = room(size);
       let at = MAGIC.copy(out, 0);
       for (const area of [keys.written, hashes.written, records]) {
         out.set(area.bytes.subarray(0, area.end), at);

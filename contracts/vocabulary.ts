@@ -93,7 +93,7 @@ export const HEADERS = {
   dryRun: 'banyan-dry-run',
   /** On commands to an extracted service: the epoch under which the gateway believes the context to be owned. */
   epoch: 'banyan-epoch',
-  /** On commands to an extracted service: the ledger id, kept as `causationid` of the resulting facts. */
+  /** On commands to an extracted service, and to legacy on a route with `idempotency: database`: the ledger id. */
   write: 'banyan-write',
   /** On responses to the client, when `debugHeaders` is on (RFC 8941 list). */
   route: 'banyan-route',

@@ -125,7 +125,8 @@ export const createCommands = (
     key: string | null,
   ): Promise<Answer> => {
     const { context, settings } = command;
-    const own = side === 'extracted' ? [HEADERS.epoch, String(x.flag!.epoch), HEADERS.write, begun.id] : [];
+    const told = side === 'extracted' || settings.writes.attests;
+    const own = [...(side === 'extracted' ? [HEADERS.epoch, String(x.flag!.epoch)] : []), ...(told ? [HEADERS.write, begun.id] : [])];
     const headers = [HEADERS.idempotencyKey, begun.key, ...own];
     const settle = (outcome: Outcome): Promise<void> => writer.settle(begun, outcome);
     let answer: Answer;

@@ -3,9 +3,11 @@ import { AppError } from '@banyan/contracts/errors.ts';
 import { HEADERS, type Upstream as Side } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
 import type { Logger } from 'pino';
+import { createAdapterClient } from './admin/adapter-client.ts';
 import type { LedgerPort } from './admin/ports.ts';
 import { type Config, type ContextConfig, environment, type RouteConfig } from './config.ts';
 import { type CompiledEvent, compileEvents } from './core/event-mapping.ts';
+import { createCompensation, type SendUndo } from './dual-write/compensation.ts';
 import { createFailpoints } from './dual-write/failpoints.ts';
 import { createOperator } from './dual-write/operator.ts';
 import { createReconciler } from './dual-write/reconciler.ts';
@@ -65,6 +67,8 @@ export type DualWriting = {
 };
 
 const ASK_BYTES = 1024 * 1024;
+/** Shorter than the lease of a compensation. */
+const UNDO_ADAPTER_MS = 20_000;
 
 const whenOf = (event: ContextConfig['events'][number]): string => {
   const { method, pathPattern, statusClass, status } = event.when;
@@ -87,6 +91,7 @@ const routeWrites = (
     publisher: context.publisher,
     idempotency: writes.idempotency,
     resolve: writes.resolve,
+    compensate: writes.compensate,
     responseTimeoutMs: Math.max(config.legacy.timeouts.response, context.extracted?.timeouts.response ?? 0),
     settleMs: writes.settle,
     deadlineMs: writes.deadline,
@@ -169,6 +174,31 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
     const { auth } = now.config.legacy;
     return askUpstream(upstream, { path, limitBytes: ASK_BYTES, headers: side === 'legacy' && auth ? [auth.name, auth.value] : [] });
   };
+  const adapter = createAdapterClient({
+    url: () => live().config.adapter.url,
+    token: environment('BANYAN_ADAPTER_TOKEN') ?? null,
+    waitMs: UNDO_ADAPTER_MS,
+  });
+  const sendUndo: SendUndo = async (row, key, timeoutMs) => {
+    if (row.undo.to === 'adapter') {
+      const path = `/v1/contexts/${encodeURIComponent(row.context)}/compensate`;
+      const { status, body } = await adapter.ask('POST', path, { key, aggregate: row.undo.path });
+      const { detail } = (body ?? {}) as { detail?: unknown };
+      return { status, detail: typeof detail === 'string' ? detail : null };
+    }
+    const { legacy, config } = live();
+    const { auth } = config.legacy;
+    const headers = [HEADERS.idempotencyKey, key, ...(auth ? [auth.name, auth.value] : [])];
+    // what legacy says may hold what nobody but its client should read
+    const { status } = await askUpstream(legacy, {
+      method: row.undo.method,
+      path: row.undo.path,
+      limitBytes: ASK_BYTES,
+      headers,
+      timeoutMs,
+    });
+    return { status, detail: null };
+  };
   const dualWrite = createDualWrite({
     db: deps.writeDb,
     memberId: deps.memberId,
@@ -186,6 +216,7 @@ export const startDualWriting = (deps: DualWritingDeps): DualWriting => {
           db,
           memberId: deps.memberId,
           reconcile: createReconciler({ db, seal, ask, routeOf, log }),
+          compensate: createCompensation({ db, memberId: deps.memberId, send: sendUndo, wakeRelay, log, fail }),
           wakeRelay,
           log,
           deadMs: config.flags.maxStale,

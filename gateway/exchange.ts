@@ -18,7 +18,13 @@ import type { Sticky } from './sticky.ts';
 
 /** What the configuration says of one route. */
 export type RouteSettings = {
-  readonly writes: { readonly bodyLimit: number; readonly answerLimit: number; readonly resolve: ResolveConfig | null };
+  /** `attests`: legacy tells the ledger in its own transaction, and so needs to know the entry. */
+  readonly writes: {
+    readonly bodyLimit: number;
+    readonly answerLimit: number;
+    readonly resolve: ResolveConfig | null;
+    readonly attests: boolean;
+  };
   /** Every command of this route goes through the ledger. */
   readonly ledgered: boolean;
   readonly pattern: string;

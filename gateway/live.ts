@@ -79,7 +79,12 @@ const patternsOf = (config: Config): RoutePattern<RouteSettings>[] =>
       operation: match.operation ?? undefined,
       maxStage: match.maxStage ?? undefined,
       rest: {
-        writes: { bodyLimit: match.writes.bodyLimit, answerLimit: match.writes.answerLimit, resolve: match.writes.resolve },
+        writes: {
+          bodyLimit: match.writes.bodyLimit,
+          answerLimit: match.writes.answerLimit,
+          resolve: match.writes.resolve,
+          attests: match.writes.idempotency === 'database',
+        },
         ledgered: isLedgered(config, context),
         pattern: match.path,
         label: labelOf(match),

@@ -3,7 +3,8 @@ import { HEADERS, type Upstream as Side } from '@banyan/contracts/vocabulary.ts'
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import type { ParityHoursQuery, ParityPort } from './admin/ports.ts';
-import { fillTemplate, readFinding } from './dual-write/resolve.ts';
+import { fillTemplate } from './dual-write/path-template.ts';
+import { readFinding } from './dual-write/resolve.ts';
 import { type LiveParts, queryRoutesOf } from './live.ts';
 import { createAliasBook } from './parity/aliases/book.ts';
 import type { AliasStore } from './parity/aliases/store.ts';
@@ -204,7 +205,7 @@ export const createShadowing = (deps: ShadowingDeps): Shadowing => {
     makesDryRuns: (context) => (settings(context)?.parity.dryRun ?? 0) > 0,
     created({ route, key, resolve, ...made }) {
       if (book.of(made.context) === undefined) return;
-      const question = fillTemplate(resolve.get, key, route, made.target);
+      const question = fillTemplate(resolve.get, { key, route, target: made.target });
       if (question === null) return;
       twins.offer({
         ...made,

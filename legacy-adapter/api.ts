@@ -46,11 +46,14 @@ export type ApiDeps = {
   readonly takeIds: (context: string, count: number) => Promise<number[]>;
   readonly captureWatermark: (context: string, timeoutMs: number, signal: AbortSignal) => Promise<boolean>;
   readonly backSyncWatermark: (context: string, timeoutMs: number, signal: AbortSignal) => Promise<boolean>;
+  /** Throws AppError `unprocessable` for what cannot be taken back. */
+  readonly compensate: (context: string, aggregate: string, key: string) => Promise<'done' | 'repeated'>;
   readonly checksum: (context: string, question: ChecksumQuestion) => Promise<ChecksumAnswer>;
 };
 
 const MAX_WATERMARK_MS = 300_000;
 const idsBody = z.strictObject({ count: z.number().int().min(1).max(1000) });
+const compensateBody = z.strictObject({ key: z.string().min(1).max(255), aggregate: z.string().min(1).max(256) });
 const watermarkBody = z.strictObject({ timeoutMs: z.number().int().min(0).max(MAX_WATERMARK_MS) });
 
 const read = <T>(schema: z.ZodType<T>, body: unknown): T => {
@@ -143,6 +146,10 @@ export const adapterApi = (deps: ApiDeps): Express => {
     '/contexts/:context/back-sync/watermark',
     watermark(deps.backSyncWatermark, 'not every extracted fact was written into the legacy tables'),
   );
+  v1.post('/contexts/:context/compensate', async (req, res) => {
+    const { key, aggregate } = read(compensateBody, req.body);
+    res.json({ compensated: await deps.compensate(text(req.params.context), aggregate, key) });
+  });
   v1.get('/contexts/:context/checksum', async (req, res) => {
     res.json(await deps.checksum(text(req.params.context), readChecksumQuestion(req.query)));
   });

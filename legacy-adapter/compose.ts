@@ -7,6 +7,7 @@ import type { Knex } from 'knex';
 import knex from 'knex';
 import type { Logger } from 'pino';
 import { adapterApi, type CaptureState, type Readiness } from './api.ts';
+import { compensate } from './back-sync/compensate.ts';
 import { createBackSync } from './back-sync/worker.ts';
 import { install, installation, remove, tableNames } from './capture/install.ts';
 import { createReader } from './capture/reader.ts';
@@ -242,6 +243,12 @@ export const startAdapter = async (
         return captureWatermark(legacy, aggregate, timeoutMs, signal);
       },
       backSyncWatermark: (context, timeoutMs, signal) => backSyncWatermark(store, aggregateOf(context).context, timeoutMs, signal),
+      compensate: async (context, aggregate, key) => {
+        aggregateOf(context);
+        const known = await shapes();
+        if (known === null) throw new AppError('not-configured', 'capture is not installed');
+        return compensate({ legacy, translation, aggregates, shapes: known }, context, aggregate, key);
+      },
       checksum: async (context, question) => {
         const aggregate = aggregateOf(context);
         return legacyChecksum(legacy, await describeTables(legacy, [aggregate]), translation, aggregate, question);

@@ -61,6 +61,8 @@ export type Translation = {
   readonly state: (context: string, rows: AggregateRows) => Readonly<Record<string, unknown>> | null;
   /** What to write so that the legacy tables show a fact of the extracted service; `current` is what they show now. */
   readonly writes: (context: string, fact: Envelope, current: AggregateRows) => readonly LegacyWrite[];
+  /** What to write so that the aggregate is as if it had not been made; `at` = now, ISO 8601. Empty = it is so already. */
+  readonly undo: (context: string, current: AggregateRows, at: string) => readonly LegacyWrite[];
 };
 
 /** `schema.name`, as messages and the API print it. */

@@ -19,15 +19,27 @@ let finish: () => void = () => undefined;
 const finished = new Promise<void>((resolve) => {
   finish = resolve;
 });
+const kinesis = createKinesisStream({
+  stream: values.stream!,
+  region: 'eu-west-1',
+  endpoint: values.endpoint!,
+  credentials: { accessKeyId: 'bench', secretAccessKey: 'bench' },
+});
+/** What AWS bills: every 25 KB of a record that was begun. */
+let units = 0;
 const relay = createRelay({
   db,
   memberId: randomUUID(),
-  stream: createKinesisStream({
-    stream: values.stream!,
-    region: 'eu-west-1',
-    endpoint: values.endpoint!,
-    credentials: { accessKeyId: 'bench', secretAccessKey: 'bench' },
-  }),
+  stream: {
+    ...kinesis,
+    put: async (records) => {
+      const results = await kinesis.put(records);
+      results.forEach((result, i) => {
+        if (result.ok) units += Math.ceil((records[i]!.data.length + Buffer.byteLength(records[i]!.partitionKey)) / 25_600);
+      });
+      return results;
+    },
+  },
   log: {
     warn: (fields, message) => console.error(message, fields),
     error: (fields, message) => console.error(message, fields),
@@ -45,7 +57,7 @@ await finished;
 const cpu = process.cpuUsage(cpuBefore);
 const { records, bytes } = relay.stats();
 process.stdout.write(
-  `${JSON.stringify({ facts, records, bytes, wallSeconds: round((performance.now() - began) / 1000, 3), cpuSeconds: round((cpu.user + cpu.system) / 1e6, 3) })}\n`,
+  `${JSON.stringify({ facts, records, units, bytes, wallSeconds: round((performance.now() - began) / 1000, 3), cpuSeconds: round((cpu.user + cpu.system) / 1e6, 3) })}\n`,
 );
 await relay.stop();
 await db.destroy();

@@ -133,9 +133,17 @@ const checkListeners = ({ config }: CheckInput, fault: Report): void => {
   }
 };
 
+const checkPartition = ({ partition }: ContextConfig, path: Path, fault: Report): void => {
+  if (partition === 'aggregate') return;
+  const { slots, shards } = partition;
+  if ((slots === null) === (shards === null) || slots?.length === 0)
+    fault(path, 'says nothing, or two things', 'aggregate, { slots: [0, 1, …] } or { shards: N }', 'value');
+};
+
 const checkRoutes = ({ config }: CheckInput, fault: Report): void => {
   const owners = new Map<string, string>();
   for (const [name, context] of Object.entries(config.contexts)) {
+    checkPartition(context, ['contexts', name, 'partition'], fault);
     for (const [index, route] of context.match.entries()) {
       const path: Path = ['contexts', name, 'match', index];
       for (const method of new Set(route.methods)) {
@@ -146,6 +154,13 @@ const checkRoutes = ({ config }: CheckInput, fault: Report): void => {
           fault([...path, 'path'], `${method} ${route.path} is owned by ${owner} already`, 'one owner for each method and path', 'value');
       }
       checkTemplates(route, path, fault);
+      if (route.writes.compensate !== null && context.publisher === 'capture')
+        fault(
+          [...path, 'writes', 'compensate'],
+          'a captured change is the event itself: none that cannot be built is ever taken back',
+          'publisher: ledger, or no compensate',
+          'key',
+        );
     }
   }
 };
@@ -158,7 +173,8 @@ const checkTemplates = (route: RouteConfig, path: Path, fault: Report): void => 
         fault(where, `{${place}} is no parameter of ${route.path}`, `one of ${allowed.map((name) => `{${name}}`).join(', ')}`, 'value');
   };
   if (route.writes.resolve !== null) check(route.writes.resolve.get, known, [...path, 'writes', 'resolve', 'get']);
-  if (route.writes.compensate !== null) check(route.writes.compensate.path, [...known, 'aggregate'], [...path, 'writes', 'compensate']);
+  if (route.writes.compensate?.path != null)
+    check(route.writes.compensate.path, [...known, 'aggregate'], [...path, 'writes', 'compensate']);
 };
 
 const MAPPING_ROOT = /^\$\.(request|response|params)(?=$|[.[])/;

@@ -7,6 +7,7 @@ import { isMethod, parsePathTemplate } from './syntax.ts';
 import { UPSTREAM_URL, upstreamHosts, urlsOf } from './upstreams.ts';
 import {
   address,
+  compensation,
   decimal,
   duration,
   eventCondition,
@@ -14,7 +15,6 @@ import {
   originOrNone,
   pathPattern,
   postgresUrl,
-  requestTemplate,
   ruleSelector,
   selector,
   share,
@@ -105,6 +105,18 @@ const resolve = object({
   status: whole(200, 399).prefault(200),
 });
 
+/** Exactly one of the two, which `checkPartition` sees to. */
+const partition = z.union(
+  [
+    oneOf(['aggregate']),
+    object({
+      slots: list(whole(0, 15), 'a list of hash slots from 0 to 15').nullable().prefault(null),
+      shards: whole(2, 64).nullable().prefault(null),
+    }),
+  ],
+  { error: 'aggregate, { slots: [0, 1, …] } or { shards: N }' },
+);
+
 const writes = object({
   /** `key`: the upstream honours Idempotency-Key; `natural`: a repeat has no second effect; `database`: the adapter writes with the ledger; `none`: opaque. */
   idempotency: oneOf(['key', 'natural', 'database', 'none']).prefault('none'),
@@ -117,8 +129,11 @@ const writes = object({
   bodyLimit: size().prefault('1MiB'),
   /** Bytes of an answer that are kept for replay. */
   answerLimit: size().prefault('256KiB'),
-  /** Legacy request that makes up for a committed command; places as in `resolve.get`, and `{aggregate}`. */
-  compensate: requestTemplate().nullable().prefault(null),
+  /**
+   * Takes back what legacy did when its event cannot be built: a request to legacy (places as in `resolve.get`, and `{aggregate}`), or `adapter`. null =
+   * such a command waits for a person.
+   */
+  compensate: compensation().nullable().prefault(null),
 });
 
 /** Methods of a match that names none. */
@@ -234,6 +249,11 @@ const context = object({
   pin: duration().prefault('10s'),
   /** Who publishes what legacy executed. */
   publisher: oneOf(['ledger', 'capture']).prefault('ledger'),
+  /**
+   * How facts are spread over the stream: by aggregate; by aggregate over some of the 16 hash slots only (`slots`); or each aggregate over so many partition
+   * keys (`shards`), which waives the order of its facts on the stream.
+   */
+  partition: partition.prefault('aggregate'),
   shadow: object({
     maxPerSecond: whole(0, 1_000_000).prefault(50),
     concurrency: whole(1, 10_000).prefault(20),

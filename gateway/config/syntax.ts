@@ -116,12 +116,18 @@ export const parsePathTemplate = (raw: string): Parsed<string> => {
   return { ok: true, value: raw };
 };
 
-export type RequestTemplate = { readonly method: string; readonly path: string };
+export const COMPENSATE = 'METHOD PATH such as POST /api/orders/{aggregate}/cancel, or adapter';
 
-/** Reads `POST /api/orders/{id}/cancel`. */
-export const parseRequestTemplate = (raw: string): Parsed<RequestTemplate> => {
+/** What makes up for a command: a request to legacy, or the adapter's own way (`path` null). */
+export type CompensateTemplate =
+  | { readonly to: 'legacy'; readonly method: string; readonly path: string }
+  | { readonly to: 'adapter'; readonly method: 'POST'; readonly path: null };
+
+/** Reads `POST /api/orders/{id}/cancel`, or `adapter`. */
+export const parseCompensate = (raw: string): Parsed<CompensateTemplate> => {
+  if (raw.trim() === 'adapter') return { ok: true, value: { to: 'adapter', method: 'POST', path: null } };
   const found = /^([A-Z-]+)\s+(\S+)$/.exec(raw.trim());
-  if (found === null || !isMethod(found[1] ?? '')) return bad('METHOD PATH such as POST /api/orders/{id}/cancel');
+  if (found === null || !isMethod(found[1] ?? '')) return bad(COMPENSATE);
   const path = parsePathTemplate(found[2] ?? '');
-  return path.ok ? { ok: true, value: { method: found[1] ?? '', path: path.value } } : path;
+  return path.ok ? { ok: true, value: { to: 'legacy', method: found[1] ?? '', path: path.value } } : path;
 };

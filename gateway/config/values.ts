@@ -10,7 +10,15 @@ import {
   SIZE,
 } from '@banyan/contracts/config-values.ts';
 import { z } from 'zod';
-import { parseEventCondition, parsePathPattern, parseRequestTemplate, parseRulePath, parseSelector, type SelectorKind } from './syntax.ts';
+import {
+  COMPENSATE,
+  parseCompensate,
+  parseEventCondition,
+  parsePathPattern,
+  parseRulePath,
+  parseSelector,
+  type SelectorKind,
+} from './syntax.ts';
 
 /** Scalars of the configuration as zod schemas: the input is what one writes, the output a number, boolean or parsed value. */
 
@@ -152,7 +160,7 @@ export const ruleSelector = (kinds: readonly SelectorKind[]) => textual(choices(
 /** `POST /api/orders 2xx`. */
 export const eventCondition = () => textual('METHOD PATTERN STATUS such as POST /api/orders 2xx', parseEventCondition);
 
-/** `POST /api/orders/{id}/cancel`. */
-export const requestTemplate = () => textual('METHOD PATH such as POST /api/orders/{id}/cancel', parseRequestTemplate);
+/** `POST /api/orders/{aggregate}/cancel`, or `adapter`. */
+export const compensation = () => textual(COMPENSATE, parseCompensate);
 
 export { textual };

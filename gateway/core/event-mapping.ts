@@ -250,11 +250,10 @@ export const buildTentative = (events: readonly CompiledEvent[], facts: CommandF
   return due.length === 0 ? { kind: 'none' } : buildAll(due, { ...facts, response: null }, check);
 };
 
-/** The aggregate that a command is about, where the request alone says so (then it existed before, or the client names it); else null. */
-export const knownAggregate = (events: readonly CompiledEvent[], facts: CommandFacts): string | null => {
+const firstAggregate = (events: readonly CompiledEvent[], facts: CommandFacts): string | null => {
   for (const event of eventsFor(events, facts.request.method, facts.request.target)) {
     try {
-      const aggregate = event.aggregate(viewOf(event, { ...facts, response: null }));
+      const aggregate = event.aggregate(viewOf(event, facts));
       const subject = typeof aggregate === 'string' || typeof aggregate === 'number' ? String(aggregate) : '';
       if (subject.length > 0 && subject.length <= 256 && storable(subject)) return subject;
     } catch {
@@ -263,3 +262,10 @@ export const knownAggregate = (events: readonly CompiledEvent[], facts: CommandF
   }
   return null;
 };
+
+/** The aggregate that a command is about, where the request alone says so (then it existed before, or the client names it); else null. */
+export const knownAggregate = (events: readonly CompiledEvent[], facts: CommandFacts): string | null =>
+  firstAggregate(events, { ...facts, response: null });
+
+/** The same, of a command that was answered. */
+export const answeredAggregate = firstAggregate;

@@ -20,9 +20,11 @@ export const LEDGER_EVENTS = [
   'seen',
   'again',
   'tentative-out',
+  'take-back',
   'as-applied',
   'as-not-applied',
   'as-no-event',
+  'as-compensate',
 ] as const;
 export type LedgerEvent = (typeof LEDGER_EVENTS)[number];
 
@@ -33,13 +35,13 @@ export const MOVES: Readonly<Record<LedgerState, Partial<Record<LedgerEvent, Led
   intent: { send: 'sent', expire: 'expired', 'not-sent': 'rejected' },
   sent: { ok: 'applied', refused: 'rejected', 'not-sent': 'rejected', lost: 'unknown' },
   unknown: { found: 'applied', absent: 'rejected', resent: 'sent', exhausted: 'parked' },
-  applied: { acked: 'published', 'nothing-due': 'done', unbuildable: 'parked' },
+  applied: { acked: 'published', 'nothing-due': 'done', unbuildable: 'parked', 'take-back': 'compensating' },
   published: { 'all-acked': 'done' },
   rejected: unanswered,
   expired: unanswered,
   compensating: { acked: 'compensated', exhausted: 'parked' },
   compensated: {},
-  parked: { 'as-applied': 'applied', 'as-not-applied': 'rejected', 'as-no-event': 'done' },
+  parked: { 'as-applied': 'applied', 'as-not-applied': 'rejected', 'as-no-event': 'done', 'as-compensate': 'compensating' },
   done: {},
 };
 

@@ -12,6 +12,9 @@ export const FAILPOINTS = [
   'put-after',
   'mark-before',
   'mark-after',
+  'undo-before',
+  'undo-sent',
+  'undo-after',
 ] as const;
 export type FailpointName = (typeof FAILPOINTS)[number];
 
@@ -20,7 +23,11 @@ type Action = (typeof ACTIONS)[number];
 type Rule = { readonly action: Action; readonly probability: number };
 
 /** These have nobody to throw at, or stand for a failure of their own. */
-const ONLY: Readonly<Partial<Record<FailpointName, readonly Action[]>>> = { 'request-sent': ['kill', 'stop'], 'put-partial': ['error'] };
+const ONLY: Readonly<Partial<Record<FailpointName, readonly Action[]>>> = {
+  'request-sent': ['kill', 'stop'],
+  'undo-sent': ['kill', 'stop'],
+  'put-partial': ['error'],
+};
 
 /** Thrown at a failpoint. Without a code, so that it looks like a connection that broke. */
 class FailpointError extends Error {

@@ -45,15 +45,25 @@ export type LedgerBegun = {
   readonly settled_by: string | null;
 };
 
+/**
+ * The request that makes up for a command: a path of legacy, or for the adapter the aggregate. `repeat`: it is done once for a key, so it may be sent again
+ * when nobody knows what became of it.
+ */
+export type Undo = { readonly to: 'legacy' | 'adapter'; readonly method: string; readonly path: string; readonly repeat: boolean };
+
 /** One row of `banyan.ledger_settle`. `sealed_response` is base64. */
 export type LedgerSettle = {
   readonly id: string;
   readonly fence: string;
   readonly from_state: LedgerState;
   readonly event: LedgerEvent;
-  readonly settled_by: 'answer' | 'not-sent' | 'absent' | 'resolve' | 'person' | null;
+  readonly settled_by: 'answer' | 'not-sent' | 'absent' | 'resolve' | 'attested' | 'person' | null;
   readonly facts?: readonly BuiltEvent[] | null;
   readonly park?: string | null;
+  /** With `park`: take it back instead. With `as-compensate`: how. */
+  readonly undo?: Undo | null;
+  /** Whoever executes this route tells the ledger in its own transaction: a success that did not is a fault. */
+  readonly attests?: boolean;
   readonly error?: string | null;
   readonly status?: number | null;
   readonly sealed_response?: string | null;
@@ -85,6 +95,10 @@ export type LedgerRow = {
   readonly response_status: number | null;
   readonly sealed_response: Buffer | null;
   readonly evidence: readonly { readonly type: string; readonly subject: string; readonly data: Readonly<Record<string, unknown>> }[];
+  /** With `id` = on its way to the stream. */
+  readonly tentative: readonly (BuiltEvent & { readonly id?: string })[] | null;
+  readonly attested: { readonly status: number; readonly facts: readonly BuiltEvent[] | null } | null;
+  readonly undo: Undo | null;
   readonly fact_id: string | null;
   readonly settled_by: string | null;
   readonly error: string | null;
@@ -154,22 +168,51 @@ export const askLater = async (db: Knex, id: string, fence: string, delayMs: num
   );
 };
 
-/** Forgets what is final and older than `keepMs`: ledger rows with their stored answers, published facts, change ids, pins. At most `limit` of each. */
+/** What became of a row whose execution attests; `absent` = rejected by this call (see `banyan.ledger_decide`). */
+export const decideRow = async (db: Knex, id: string, fence: string): Promise<'attested' | 'absent' | 'busy' | 'gone'> =>
+  rowsOf<{ said: 'attested' | 'absent' | 'busy' | 'gone' }>(await db.raw('select banyan.ledger_decide(?, ?) as said', [id, fence]))[0]!
+    .said;
+
+/** A command that is to be taken back now. `was` sent: an earlier attempt may have gone out. `fence` a bigint as text. */
+export type UndoRow = {
+  readonly id: string;
+  readonly fence: string;
+  readonly context: string;
+  readonly route: string;
+  readonly idempotency_key: string;
+  readonly aggregate: string | null;
+  readonly undo: Undo;
+  readonly attempts: number;
+  readonly was: 'due' | 'sent';
+};
+
+export const claimUndo = async (db: Knex, owner: string, leaseMs: number, limit: number): Promise<UndoRow[]> =>
+  rowsOf(await db.raw('select * from banyan.ledger_undo_claim(?, ?, ?)', [owner, leaseMs, limit]));
+
+/** `state` null: the row is in other hands. */
+export const endUndo = async (
+  db: Knex,
+  row: UndoRow,
+  as: 'done' | 'due' | 'sent' | 'parked',
+  delayMs: number,
+  error: string | null,
+): Promise<LedgerState | null> =>
+  rowsOf<{ state: LedgerState | null }>(
+    await db.raw('select banyan.ledger_undo_end(?, ?, ?, ?, ?) as state', [row.id, row.fence, as, delayMs, error] as string[]),
+  )[0]!.state;
+
+/** Forgets what is final and older than `keepMs`: ledger rows with their stored answers, change ids, pins. At most `limit` of each. */
 export const prune = async (db: Knex, keepMs: number, limit: number): Promise<number> => {
   const statements = [
     `delete from banyan.ledger where id in (select id from banyan.ledger l where state in ('done', 'rejected', 'expired', 'compensated')
        and updated_at < clock_timestamp() - ? * interval '1 ms' limit ?)`,
-    // the last fact of a series stays: the relay must see that the next one follows it
-    `delete from banyan.outbox where position in (select o.position from banyan.outbox o join banyan.outbox n
-         on n.source = o.source and n.subject = o.subject and n.epoch = o.epoch and n.sequence = o.sequence + 1 and n.published_at is not null
-       where o.published_at < clock_timestamp() - ? * interval '1 ms' order by o.position limit ?)`,
     `delete from banyan.change_seen where (context, change_id) in (select context, change_id from banyan.change_seen
        where settled and first_at < clock_timestamp() - ? * interval '1 ms' limit ?)`,
     `delete from banyan.pin where (context, client) in (select context, client from banyan.pin where until < clock_timestamp() - ? * interval '1 ms' limit ?)`,
   ];
   let removed = 0;
   for (const [index, sql] of statements.entries())
-    removed += ((await db.raw(sql, [index === 3 ? 0 : keepMs, limit])) as { rowCount: number }).rowCount;
+    removed += ((await db.raw(sql, [index === statements.length - 1 ? 0 : keepMs, limit])) as { rowCount: number }).rowCount;
   return removed;
 };
 

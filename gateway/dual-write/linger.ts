@@ -1,3 +1,5 @@
+import { createDecay } from './decay.ts';
+
 /** Pause between two requests while little comes, ms: a fact is on the stream in no time. */
 const REST_MS = 20;
 /** And while much comes: records fill up, and requests, commits and answers are shared by more facts. */
@@ -15,22 +17,9 @@ export type Linger = {
 };
 
 export const createLinger = (): Linger => {
-  // what a steady rate adds up to while older facts fade
-  const steady = HALF_LIFE_MS / Math.LN2 / 1_000;
-  let weight = 0;
-  let at = 0;
-  const fade = (nowMs: number): void => {
-    weight *= 2 ** (-Math.max(0, nowMs - at) / HALF_LIFE_MS);
-    at = nowMs;
-  };
+  const rate = createDecay(HALF_LIFE_MS);
   return {
-    sent: (facts, nowMs) => {
-      fade(nowMs);
-      weight += facts;
-    },
-    pauseMs: (nowMs) => {
-      fade(nowMs);
-      return REST_MS + (BUSY_MS - REST_MS) * Math.min(1, weight / steady / BUSY_PER_SECOND);
-    },
+    sent: rate.add,
+    pauseMs: (nowMs) => REST_MS + (BUSY_MS - REST_MS) * Math.min(1, rate.perSecond(nowMs) / BUSY_PER_SECOND),
   };
 };

@@ -1,8 +1,9 @@
 import { AppError } from '@banyan/contracts/errors.ts';
 import { LEDGER_STATES, type LedgerState } from '@banyan/contracts/vocabulary.ts';
 import type { Knex } from 'knex';
+import type { BuiltEvent } from '../core/event-mapping.ts';
 import { type LedgerRow, rowOf, settleRows, UUID } from './ledger.ts';
-import { type Due, dueAfter, type RouteWrites } from './route-writes.ts';
+import { type Due, dueAfter, type RouteWrites, undoOf } from './route-writes.ts';
 import type { Seal } from './seal.ts';
 import { decodeRequest, decodeResponse } from './stored.ts';
 
@@ -32,7 +33,7 @@ export type OperatorDeps = {
 };
 
 /** What a person found out about a parked command. */
-export const RESOLUTIONS = ['applied', 'not-applied', 'no-event'] as const;
+export const RESOLUTIONS = ['applied', 'not-applied', 'no-event', 'compensate'] as const;
 export type Resolution = (typeof RESOLUTIONS)[number];
 
 export type LedgerOperator = {
@@ -44,9 +45,9 @@ export type LedgerOperator = {
     limit?: number | undefined;
     cursor?: string | undefined;
   }) => Promise<{ items: LedgerEntry[]; next: string | null }>;
-  /** @throws AppError `not-found`, `illegal-move` (not parked), `unprocessable` (applied, but its event cannot be built: use no-event), `conflict` (changed meanwhile) */
+  /** @throws AppError `not-found`, `illegal-move` (not parked), `unprocessable` (not possible for this one, and why), `conflict` (changed meanwhile) */
   readonly resolve: (id: string, as: Resolution, reason: string, actor: string) => Promise<LedgerEntry>;
-  /** Rows whose outcome is open: unknown or parked. They block a flip. Oldest first, at most 1,000. */
+  /** Rows whose outcome is open: unknown, parked, or being taken back by legacy. They block a flip. Oldest first, at most 1,000. */
   readonly unresolved: (contexts: readonly string[]) => Promise<{ id: string; context: string; state: LedgerState }[]>;
   /** Commands that were sent and are not terminal. */
   readonly inFlight: (contexts: readonly string[]) => Promise<number>;
@@ -91,18 +92,54 @@ export const createOperator = (deps: OperatorDeps): LedgerOperator => {
   const get = async (id: string): Promise<LedgerEntry | null> =>
     UUID.test(id) ? ((await entries('where l.id = ?', [id]))[0] ?? null) : null;
 
-  /** The events of a command that a person knows to be applied: from captured changes, else from the answer that is kept, else from the request alone. */
-  const dueOf = (row: LedgerRow): Due => {
-    if (row.evidence.length > 0 || row.publisher === 'capture' || row.upstream === 'extracted') return { facts: null, park: null };
+  const nothing: Due = { facts: null, park: null, undo: null };
+  /** Request and answer of a row as far as they are kept; null = the route or the request is not known any more. */
+  const keptOf = (row: LedgerRow) => {
     const writes = deps.routeOf(row.context, row.route);
-    if (!writes || row.sealed_request === null) return { facts: null, park: 'the route or the request is not known any more' };
+    if (!writes || row.sealed_request === null) return null;
     const response = row.sealed_response === null ? null : decodeResponse(seal.open(row.id, 'response', row.sealed_response));
-    const request = decodeRequest(seal.open(row.id, 'request', row.sealed_request));
-    return dueAfter(
-      { ...writes, publisher: row.publisher },
-      row.upstream,
-      request,
-      response ?? { status: writes.resolve?.status ?? 200, headers: [], body: null },
+    return { writes, request: decodeRequest(seal.open(row.id, 'request', row.sealed_request)), response };
+  };
+
+  /** The events of a command that a person knows to be applied: from captured changes, else from the answer that is kept, else from the request alone. */
+  const applied = (row: LedgerRow): Due => {
+    if (row.evidence.length > 0 || row.publisher === 'capture' || row.upstream === 'extracted') return nothing;
+    const kept = keptOf(row);
+    if (kept === null) return { ...nothing, park: 'the route or the request is not known any more' };
+    const answer = kept.response ?? { status: kept.writes.resolve?.status ?? 200, headers: [], body: null };
+    const due = dueAfter({ ...kept.writes, publisher: row.publisher }, row.upstream, kept.request, answer, row.idempotency_key);
+    const out = outOf(row);
+    // what was announced is what was done
+    if (due.park !== null && out.length > 0) return { ...nothing, facts: out };
+    return { ...due, undo: null };
+  };
+
+  /** Tentative facts that are on their way to the stream. */
+  const outOf = (row: LedgerRow): BuiltEvent[] =>
+    (row.tentative ?? []).filter((one) => one.id !== undefined).map(({ type, subject, data }) => ({ type, subject, data }));
+
+  const dueOf = (row: LedgerRow, as: Resolution): Due => {
+    if (as === 'applied') {
+      const due = applied(row);
+      if (due.park === null) return due;
+      throw new AppError(
+        'unprocessable',
+        `its event cannot be built (${due.park}); resolve it as no-event and publish what is missing by other means`,
+      );
+    }
+    if (as === 'no-event' && outOf(row).length > 0)
+      throw new AppError(
+        'unprocessable',
+        'its tentative event is on the stream, and one that confirms or takes it back must follow: resolve it as applied or not-applied',
+      );
+    if (as !== 'compensate') return nothing;
+    const kept = keptOf(row);
+    const undo = kept && undoOf(kept.writes, row.upstream, kept.request, kept.response, row.idempotency_key);
+    if (undo) return { ...nothing, undo };
+    if (row.undo !== null) return { ...nothing, undo: row.undo };
+    throw new AppError(
+      'unprocessable',
+      'nothing is known that takes it back: its route has no writes.compensate, or a place in that has no value',
     );
   };
 
@@ -128,12 +165,7 @@ export const createOperator = (deps: OperatorDeps): LedgerOperator => {
       if (!row) throw new AppError('not-found', `there is no ledger entry ${id}`);
       if (row.state !== 'parked')
         throw new AppError('illegal-move', `ledger entry ${id} is ${row.state}: only a parked one waits for a person`);
-      const due = as === 'applied' ? dueOf(row) : { facts: null, park: null };
-      if (due.park !== null)
-        throw new AppError(
-          'unprocessable',
-          `its event cannot be built (${due.park}); resolve it as no-event and publish what is missing by other means`,
-        );
+      const due = dueOf(row, as);
       const resolution = { as, reason, actor, at: new Date().toISOString() };
       const [settled] = await settleRows(db, [
         {
@@ -142,7 +174,7 @@ export const createOperator = (deps: OperatorDeps): LedgerOperator => {
           from_state: 'parked',
           event: `as-${as}`,
           settled_by: 'person',
-          facts: due.facts,
+          ...due,
           error: row.error,
           resolution,
         },
@@ -154,7 +186,8 @@ export const createOperator = (deps: OperatorDeps): LedgerOperator => {
     unresolved: async (contexts) =>
       db('banyan.ledger')
         .whereIn('context', [...contexts])
-        .whereIn('state', ['unknown', 'parked'])
+        // what legacy has still to take back must not meet another owner
+        .where((open) => open.whereIn('state', ['unknown', 'parked']).orWhereIn('undo_state', ['due', 'sent']))
         .orderBy('id')
         .limit(1_000)
         .select('id', 'context', 'state'),

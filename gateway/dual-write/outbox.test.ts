@@ -1,9 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
-import { readLane } from './outbox.ts';
+import { createArena, readLane } from './outbox.ts';
 import { createSeriesBook } from './series.ts';
 
 const head = (position: number, subject: string, sequence: number, source = '/banyan/order/legacy', epoch = 1) =>
-  [position, sequence, source, epoch, JSON.stringify(subject)].join('\t');
+  [position, sequence, source, epoch, 1, JSON.stringify(subject)].join('\t');
 
 describe('reading a lane', () => {
   it('gives each row its envelope, byte for byte, whatever its subject is called', () => {
@@ -12,6 +12,7 @@ describe('reading a lane', () => {
     const rows = readLane(
       { lane: 3, heads: subjects.map((subject, i) => head(i + 7, subject, i + 1)).join('\n'), envelopes: envelopes.join('\n') },
       createSeriesBook(100),
+      createArena(),
     );
     expect(rows.map(({ position, sequence, series }) => [position, sequence, series.subject])).toEqual(
       subjects.map((name, i) => [String(i + 7), i + 1, { name, lane: 3 }]),
@@ -19,8 +20,14 @@ describe('reading a lane', () => {
     expect(rows.map(({ data }) => Buffer.from(data).toString())).toEqual(envelopes);
   });
 
-  it('finds nothing in an empty lane', () => {
-    expect(readLane({ lane: 0, heads: null, envelopes: null }, createSeriesBook(1))).toEqual([]);
+  it('keeps what it gave until it is reset, however much that is', () => {
+    const arena = createArena();
+    const texts = Array.from({ length: 12 }, (_, i) => String.fromCharCode(97 + i).repeat(1_000_000));
+    for (let round = 0; round < 2; round += 1) {
+      const taken = [...texts, 'é'.repeat(3_000_000)].map((text) => arena.take(text));
+      expect(taken.map((bytes) => bytes.toString()).every((text, i) => text === (texts[i] ?? 'é'.repeat(3_000_000)))).toBe(true);
+      arena.reset();
+    }
   });
 
   it('knows a series again, tells epochs and sources apart, and keeps one subject for all of them', () => {
@@ -31,7 +38,7 @@ describe('reading a lane', () => {
       head(3, 'a', 1, '/banyan/order/legacy', 2),
       head(4, 'a', 1, '/banyan/order/extracted'),
     ];
-    const [one, two, newer, other] = readLane({ lane: 1, heads: heads.join('\n'), envelopes: '{}\n{}\n{}\n{}' }, book).map(
+    const [one, two, newer, other] = readLane({ lane: 1, heads: heads.join('\n'), envelopes: '{}\n{}\n{}\n{}' }, book, createArena()).map(
       ({ series }) => series,
     );
     expect(two).toBe(one);

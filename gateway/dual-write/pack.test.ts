@@ -9,6 +9,7 @@ const row = (lane: number, subject: string, sequence: number, size = 500): Outbo
   position: `${sequence}`,
   series: book.of('/banyan/order/legacy\t1', `${subject}`, lane),
   sequence,
+  ordered: true,
   data: Buffer.alloc(size, 'x'),
 });
 
@@ -27,7 +28,7 @@ describe('packing', () => {
   it('aggregates per lane, keeps blobs within a PUT unit, and members name the same hash', () => {
     const rows = [0, 1].flatMap((lane) => Array.from({ length: 100 }, (_, i) => row(lane, `s${lane}-${i}`, 1)));
     const { packed } = pack(rows, true);
-    expect(packed.every((p) => p.record.data.length <= 25_600)).toBe(true);
+    expect(packed.every((p) => p.record.data.length + Buffer.byteLength(p.record.partitionKey) <= 25_600)).toBe(true);
     const members = packed.flatMap((p) => (deaggregate(p.record.data) ?? []).map((m) => [p.lane, m.partitionKey, m.explicitHashKey]));
     expect(members).toEqual(rows.map((r) => [r.series.subject.lane, r.series.subject.name, hashKeyOf(r.series.subject.lane)]));
   });
@@ -54,6 +55,12 @@ describe('packing', () => {
     );
     expect(packed.flatMap((p) => p.rows).map((r) => `${r.series.subject.name}${r.sequence}`)).toEqual(['a1', 'c1']);
     expect([gaps.map((r) => r.sequence), oversize.map((r) => r.series.subject.name)]).toEqual([[3], ['b']]);
+  });
+
+  it('waits for no gap where the order is waived', () => {
+    const loose = [1, 4, 9].map((sequence) => ({ ...row(2, 'a#1', sequence), ordered: false }));
+    const { packed, gaps } = pack(loose, true, new Set(['1', '4']));
+    expect([packed.flatMap((p) => p.rows).map((r) => r.sequence), gaps]).toEqual([[1, 4, 9], []]);
   });
 
   it('keeps a request within 500 records and 5 MiB', () => {

@@ -1,4 +1,4 @@
-import { createAggregator } from '@banyan/contracts/kpl.ts';
+import { type Aggregator, createAggregator } from '@banyan/contracts/kpl.ts';
 import type { OutboxRow } from './outbox.ts';
 import type { Series, Subject } from './series.ts';
 import type { StreamRecord } from './stream.ts';
@@ -13,6 +13,8 @@ export type PackResult = {
   /** Subjects whose next sequence is missing. By construction none; a relay never skips. */
   readonly gaps: readonly OutboxRow[];
 };
+
+type Room = (bytes: number) => Buffer;
 
 /** The hash of all records of a lane: the middle of its slot, so that one shard has the whole lane however the stream is split, and order per key holds. */
 export const hashKeyOf = (lane: number): string => ((BigInt(lane) << 124n) + (1n << 123n)).toString();
@@ -32,12 +34,17 @@ type Blob = {
   readonly rows: OutboxRow[];
   bytes: number;
   readonly add: (row: OutboxRow) => boolean;
-  readonly build: () => StreamRecord;
+  readonly build: (room: Room) => StreamRecord;
 };
+
+/** A view, no copy. */
+const bufferOf = (data: Uint8Array): Buffer => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+
+const NONE = createAggregator(0);
 
 const openBlob = (lane: number): Blob => {
   const explicitHashKey = HASH_KEYS[lane]!;
-  const aggregator = createAggregator(BLOB_BYTES);
+  let aggregator: Aggregator = NONE;
   const rows: OutboxRow[] = [];
   let keyBytes = 0;
   const blob: Blob = {
@@ -45,17 +52,21 @@ const openBlob = (lane: number): Blob => {
     rows,
     bytes: 0,
     add: (row) => {
+      if (rows.length === 0) {
+        // what is billed is the record with its key, which is that of the first row
+        keyBytes = Buffer.byteLength(row.series.subject.name);
+        aggregator = createAggregator(BLOB_BYTES - keyBytes);
+      }
       // each member carries the hash too: a reader that checks members against its shard's range drops none
       if (!aggregator.add({ partitionKey: row.series.subject.name, explicitHashKey, data: row.data })) return false;
-      if (rows.length === 0) keyBytes = Buffer.byteLength(row.series.subject.name);
       rows.push(row);
       blob.bytes = aggregator.size() + keyBytes;
       return true;
     },
-    build: () => ({
+    build: (room) => ({
       partitionKey: rows[0]!.series.subject.name,
       explicitHashKey,
-      data: rows.length === 1 ? Buffer.from(rows[0]!.data) : aggregator.finish(),
+      data: rows.length === 1 ? bufferOf(rows[0]!.data) : aggregator.finish(room),
     }),
   };
   return blob;
@@ -69,8 +80,14 @@ const MAX_KEY_BYTES = 1_024;
  * and with two in one request the second could overtake the first (131 of 200 keys at 1 % failures). What does not fit waits for the next request.
  * @param aggregate false = one row per record.
  * @param orphans positions of rows whose predecessor is neither here nor on the stream.
+ * @param room memory for the records; they are valid as long as it is.
  */
-export const pack = (rows: readonly OutboxRow[], aggregate: boolean, orphans: ReadonlySet<string> = new Set()): PackResult => {
+export const pack = (
+  rows: readonly OutboxRow[],
+  aggregate: boolean,
+  orphans: ReadonlySet<string> = new Set(),
+  room: Room = Buffer.allocUnsafe,
+): PackResult => {
   const blobs: Blob[] = [];
   const current = new Map<number, Blob>();
   const blobOf = new Map<Subject, Blob>();
@@ -105,11 +122,11 @@ export const pack = (rows: readonly OutboxRow[], aggregate: boolean, orphans: Re
   };
 
   for (const row of rows) {
-    const { series, sequence, data } = row;
+    const { series, sequence, ordered, data } = row;
     const { subject } = series;
     if (waiting.size > 0 && waiting.has(subject)) continue;
     const before = last.get(series);
-    if ((before !== undefined && sequence !== before + 1) || (orphans.size > 0 && orphans.has(row.position))) {
+    if (ordered && ((before !== undefined && sequence !== before + 1) || (orphans.size > 0 && orphans.has(row.position)))) {
       gaps.push(row);
       waiting.add(subject);
     } else if (data.length > RECORD_BYTES - MAX_KEY_BYTES && data.length + Buffer.byteLength(subject.name) > RECORD_BYTES) {
@@ -118,5 +135,9 @@ export const pack = (rows: readonly OutboxRow[], aggregate: boolean, orphans: Re
     } else if (place(subject, row)) last.set(series, sequence);
     else waiting.add(subject);
   }
-  return { packed: blobs.map((blob) => ({ lane: blob.lane, rows: blob.rows, record: blob.build(), bytes: blob.bytes })), oversize, gaps };
+  return {
+    packed: blobs.map((blob) => ({ lane: blob.lane, rows: blob.rows, record: blob.build(room), bytes: blob.bytes })),
+    oversize,
+    gaps,
+  };
 };

@@ -1,12 +1,15 @@
 import type { Knex } from 'knex';
 import { claimUnknown, type LedgerRow, prune, recoverRows } from './ledger.ts';
 import { createLoop } from './loop.ts';
+import { turnOutboxOver } from './outbox.ts';
 import type { Log } from './write.ts';
 
 export type RecoveryDeps = {
   readonly db: Knex;
   readonly memberId: string;
   readonly reconcile: (row: LedgerRow) => Promise<void>;
+  /** Takes back what is due; answers how many it looked at. */
+  readonly compensate?: () => Promise<number>;
   readonly wakeRelay: () => void;
   readonly log: Log;
   /** A member whose heartbeat is older than this is dead. Default 5,000. */
@@ -23,7 +26,7 @@ export type RecoveryDeps = {
 
 const PRUNE_EVERY_MS = 60_000;
 
-/** Every gateway looks after the rows of those that died, and after those whose outcome nobody knows. */
+/** Every gateway looks after the rows of those that died, after those whose outcome nobody knows, and after what is to be taken back. */
 export const createRecovery = (deps: RecoveryDeps): { start: () => void; stop: () => Promise<void>; wake: () => void } => {
   const { db, log } = deps;
   let prunedAt = Date.now();
@@ -39,13 +42,15 @@ export const createRecovery = (deps: RecoveryDeps): { start: () => void; stop: (
         deps.wakeRelay();
       }
       const due = await claimUnknown(db, deps.memberId, deps.leaseMs ?? 30_000, deps.concurrency ?? 8);
-      await Promise.all(due.map(deps.reconcile));
+      const [undone] = await Promise.all([deps.compensate?.() ?? 0, ...due.map(deps.reconcile)]);
       if (due.length > 0) deps.wakeRelay();
       if (Date.now() - prunedAt > PRUNE_EVERY_MS) {
         prunedAt = Date.now();
-        await prune(db, deps.keepMs ?? 7 * 86_400_000, 5_000);
+        const keepMs = deps.keepMs ?? 7 * 86_400_000;
+        await prune(db, keepMs, 5_000);
+        await turnOutboxOver(db, keepMs);
       }
-      return due.length > 0 || recovered.length === 500 ? 10 : intervalMs * (0.75 + Math.random() / 2);
+      return due.length > 0 || undone > 0 || recovered.length === 500 ? 10 : intervalMs * (0.75 + Math.random() / 2);
     } catch (error) {
       log.warn({ error: String(error) }, 'recovery could not look at the ledger');
       return intervalMs * 2;

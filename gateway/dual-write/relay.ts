@@ -4,7 +4,8 @@ import { type Failpoints, NO_FAILPOINTS } from './failpoints.ts';
 import { createLanes } from './lanes.ts';
 import { createLinger } from './linger.ts';
 import { createLoop } from './loop.ts';
-import { markSent, type OutboxRow, orphansAmong, readOutbox, type SentRecord } from './outbox.ts';
+import { createArena, markSent, type OutboxRow, orphansAmong, readOutbox, type SentRecord } from './outbox.ts';
+import { createPace } from './pace.ts';
 import { type Packed, pack } from './pack.ts';
 import { createSeriesBook, type Series } from './series.ts';
 import type { EventStream, PutResult } from './stream.ts';
@@ -44,6 +45,8 @@ export type RelayStats = {
   readonly bytes: number;
   readonly failed: number;
   readonly lanes: number;
+  /** What the slowest shard is thought to take; null = none throttles. */
+  readonly shardBytesPerSecond: number | null;
 };
 
 export type Relay = {
@@ -74,6 +77,9 @@ const MAX_REMEMBERED = 50_000;
 const PAUSE_CAPTURE = 0.8;
 const REFUSE_COMMANDS = 0.95;
 
+/** Transactions that append may be open for so long without being waited for. */
+const LAST_HOUR = "banyan.outbox_hour(clock_timestamp() - interval '1 hour')";
+
 /** Full jitter (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). */
 const backoff = (failures: number): number => Math.random() * Math.min(MAX_BACKOFF_MS, 50 * 2 ** Math.min(failures, 10));
 
@@ -99,10 +105,14 @@ export const createRelay = (deps: RelayDeps): Relay => {
   let stuck: string | null = null;
   let failures = 0;
   let capturePaused = false;
+  /** Nothing waits below; what a long transaction commits there is found by the next count. */
+  let floor = '0';
   let resting = false;
   let woken = false;
   const linger = createLinger();
+  const pace = createPace();
   const book = createSeriesBook(MAX_REMEMBERED);
+  const arena = createArena();
 
   const report = (what: string | null, level: 'warn' | 'error' = 'warn') => {
     if (what !== null && what !== trouble) log[level]({ error: what }, 'facts do not reach the stream');
@@ -113,8 +123,8 @@ export const createRelay = (deps: RelayDeps): Relay => {
   const orphansOf = async (rows: readonly OutboxRow[]): Promise<Set<string>> => {
     const firsts = new Set<Series>();
     const doubtful: string[] = [];
-    for (const { series, sequence, position } of rows) {
-      if (firsts.has(series)) continue;
+    for (const { series, sequence, position, ordered } of rows) {
+      if (!ordered || firsts.has(series)) continue;
       firsts.add(series);
       if (sequence !== 1 && series.sent !== sequence - 1) doubtful.push(position);
     }
@@ -167,6 +177,7 @@ export const createRelay = (deps: RelayDeps): Relay => {
       if (result.ok) {
         sent.push({ lane: one.lane, rows: one.rows, shardId: result.shardId, sequenceNumber: result.sequenceNumber });
         held.delete(one.lane);
+        pace.taken(one.lane, result.shardId, one.bytes, Date.now());
         totals.records += 1;
         totals.facts += one.rows.length;
         totals.bytes += one.record.data.length;
@@ -181,6 +192,8 @@ export const createRelay = (deps: RelayDeps): Relay => {
     // after the loop: one failed record slows its whole lane
     for (const [index, one] of packed.entries()) {
       if (results[index]!.ok) continue;
+      const result = results[index]!;
+      if (!result.ok && result.throttled) pace.throttled(one.lane, Date.now());
       const before = held.get(one.lane)?.failures ?? 0;
       held.set(one.lane, { failures: before + 1, until: Date.now() + backoff(before + 1) });
     }
@@ -191,13 +204,18 @@ export const createRelay = (deps: RelayDeps): Relay => {
   const round = async (): Promise<number> => {
     resting = false;
     book.trim();
+    arena.reset();
     try {
       const now = Date.now();
-      const tokens = new Map([...lanes.held()].filter(([lane]) => (held.get(lane)?.until ?? 0) <= now));
+      const budgets = new Map<number, number>();
+      for (const lane of lanes.held().keys())
+        if ((held.get(lane)?.until ?? 0) <= now) budgets.set(lane, Math.min(LANE_BYTES, pace.budget(lane, now)));
+      const tokens = new Map([...lanes.held()].filter(([lane]) => (budgets.get(lane) ?? 0) > 0));
       if (tokens.size === 0) return linger.pauseMs(now);
       woken = false;
-      const rows = await readOutbox(db, [...tokens.keys()], deps.rowsPerLane ?? 500, LANE_BYTES, book);
-      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true, await orphansOf(rows));
+      const most = new Map([...budgets].filter(([lane]) => tokens.has(lane)));
+      const rows = await readOutbox(db, most, floor, deps.rowsPerLane ?? 500, book, arena);
+      const { packed, gaps, oversize } = pack(rows, deps.aggregate ?? true, await orphansOf(rows), arena.room);
       stuck = gaps[0]
         ? `fact ${gaps[0].sequence} of subject ${gaps[0].series.subject.name} does not follow what was sent; its subject waits`
         : oversize[0]
@@ -241,10 +259,12 @@ export const createRelay = (deps: RelayDeps): Relay => {
     const began = Date.now();
     try {
       const answer = (await db.raw(`select count(*) as rows, coalesce(sum(octet_length(envelope)), 0) as bytes,
-        coalesce(extract(epoch from clock_timestamp() - min(created_at)) * 1000, 0) as age from banyan.outbox where published_at is null`)) as {
-        rows: { rows: string; bytes: string; age: string }[];
+        coalesce(extract(epoch from clock_timestamp() - min(created_at)) * 1000, 0) as age,
+        coalesce(least(min(position) >> 40 << 40, ${LAST_HOUR}), ${LAST_HOUR}) as floor from banyan.outbox where published_at is null`)) as {
+        rows: { rows: string; bytes: string; age: string; floor: string }[];
       };
       const [found] = answer.rows;
+      floor = found!.floor;
       const rows = Number(found!.rows);
       backlog = {
         rows,
@@ -297,7 +317,7 @@ export const createRelay = (deps: RelayDeps): Relay => {
     backlog: () => backlog,
     backlogFull: () => backlog.bytes >= REFUSE_COMMANDS * deps.maxBacklogBytes,
     oldestUnpublishedAgeMs: (context) => oldestUnpublishedAgeMs(db, context),
-    stats: () => ({ ...totals, lanes: lanes.held().size }),
+    stats: () => ({ ...totals, lanes: lanes.held().size, shardBytesPerSecond: pace.slowest() }),
     trouble: () => trouble,
   };
 };

@@ -1,4 +1,3 @@
-import { matchPath } from '../core/event-mapping.ts';
 import { jsonPath } from '../core/json-path.ts';
 import type { RouteWrites } from './route-writes.ts';
 import { jsonPart, jsonValue } from './stored.ts';
@@ -25,16 +24,4 @@ export const readFinding = (
   if (value === undefined) return { kind: 'unclear', why: 'the upstream answered no JSON when asked' };
   if (isEmpty(jsonPath(resolve.applied)(value))) return { kind: 'absent' };
   return { kind: 'found', body: resolve.body === null ? null : (jsonPart(text, jsonPath(resolve.body)) ?? null) };
-};
-
-/** `{key}` is the idempotency key, other places are the route's path parameters. Null when a place has no value. */
-export const fillTemplate = (template: string, key: string, route: string, target: string): string | null => {
-  const params = matchPath(route.slice(route.indexOf(' ') + 1), target) ?? {};
-  let complete = true;
-  const path = template.replace(/\{([^{}]+)\}/g, (_, name: string) => {
-    const value = name === 'key' ? key : Object.hasOwn(params, name) ? params[name] : undefined;
-    if (value === undefined) complete = false;
-    return encodeURIComponent(value ?? '');
-  });
-  return complete ? path : null;
 };

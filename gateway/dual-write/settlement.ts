@@ -22,12 +22,14 @@ const refusedBeforeEffect = (command: Command, response: StoredResponse): boolea
 export const settlement = (input: {
   id: string;
   fence: string;
+  /** Of the command, its own or one that was made. */
+  key: string;
   command: Command;
   request: StoredRequest;
   outcome: Outcome;
   seal: Seal;
 }): LedgerSettle => {
-  const { id, fence, command, request, outcome, seal } = input;
+  const { id, fence, key, command, request, outcome, seal } = input;
   const row = { id, fence, from_state: 'sent' as const };
   if (outcome.kind === 'not-sent') return { ...row, event: 'not-sent', settled_by: 'not-sent', error: outcome.why.slice(0, 500) };
   if (outcome.kind === 'lost') return { ...row, event: 'lost', settled_by: null, error: outcome.why.slice(0, 500) };
@@ -37,15 +39,15 @@ export const settlement = (input: {
   if (response.status >= 500 || response.status < 200)
     return { ...row, event: 'lost', settled_by: null, error: `answered ${response.status}` };
   const ok = response.status < 400;
-  const due = ok ? dueAfter(command.writes, command.upstream, request, response) : { facts: null, park: null };
+  const due = ok ? dueAfter(command.writes, command.upstream, request, response, key) : null;
   // an answer that may never be replayed is kept only where a person will need it
-  const keep = command.scope !== '' || due.park !== null;
+  const keep = command.scope !== '' || (due !== null && due.park !== null);
   return {
     ...row,
     event: ok ? 'ok' : 'refused',
     settled_by: 'answer',
-    facts: due.facts,
-    park: due.park,
+    ...due,
+    attests: command.writes.idempotency === 'database' && command.upstream === 'legacy',
     status: response.status,
     sealed_response: keep ? seal.seal(id, 'response', encodeResponse(response, command.writes.answerLimitBytes)).toString('base64') : null,
     pin: ok && command.pin ? { client: command.pin.client, side: command.upstream, ms: command.pin.ms } : null,

@@ -20,10 +20,11 @@ import {
   storeIsAway,
   uuid7,
 } from './ledger.ts';
+import { fillTemplate } from './path-template.ts';
 import { createPinAnnouncer } from './pins.ts';
 import type { Ask } from './reconciler.ts';
-import { fillTemplate, readFinding } from './resolve.ts';
-import type { Command } from './route-writes.ts';
+import { readFinding } from './resolve.ts';
+import { type Command, mayResend } from './route-writes.ts';
 import type { Seal } from './seal.ts';
 import { type Outcome, settlement } from './settlement.ts';
 import { decodeResponse, encodeRequest, encodeResponse, factsOf, jsonValue, requestHash, type StoredRequest } from './stored.ts';
@@ -95,7 +96,7 @@ const busyPlace = (command: Command, aggregate: string | null) => `${command.wri
 const locationOf = (id: string) => `/_banyan/writes/${id}`;
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
-type Open = { command: Command; request: StoredRequest; aggregate: string | null; timer: NodeJS.Timeout };
+type Open = { command: Command; key: string; request: StoredRequest; aggregate: string | null; timer: NodeJS.Timeout };
 
 export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
   const { db, seal, log } = deps;
@@ -147,7 +148,7 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
     const timer = setTimeout(() => forget(id), writes.responseTimeoutMs + writes.deadlineMs + 60_000);
     timer.unref();
     fail.later('request-sent', 3);
-    opened.set(id, { command, request: { method, target, headers, body }, aggregate, timer });
+    opened.set(id, { command, key, request: { method, target, headers, body }, aggregate, timer });
     return { kind: 'send', id, key, fence, resent };
   };
 
@@ -216,8 +217,8 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
    */
   const recall = async (command: Command, key: string, row: LedgerBegun): Promise<Begun | null> => {
     const { resolve, route, context, answerLimitBytes } = command.writes;
-    if (resolve === null || resolve.body === null || (row.settled_by !== 'evidence' && row.settled_by !== 'resolve')) return null;
-    const path = fillTemplate(resolve.get, key, route, command.target);
+    if (resolve === null || resolve.body === null || !['evidence', 'resolve', 'attested'].includes(row.settled_by ?? '')) return null;
+    const path = fillTemplate(resolve.get, { key, route, target: command.target });
     if (path === null) return null;
     try {
       const answer = await deps.ask(context, command.upstream, path);
@@ -238,7 +239,11 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
 
   /** What a row that is already there means for a repeat of its key; null = wait for it. */
   const existing = async (command: Command, key: string, row: LedgerBegun): Promise<Begun | null> => {
-    if (row.response_status !== null && row.sealed_response !== null) {
+    const undone =
+      ['compensating', 'compensated', 'rejected'].includes(row.state) && row.response_status !== null && row.response_status < 400;
+    if (undone) {
+      // what legacy answered once is not so any more
+    } else if (row.response_status !== null && row.sealed_response !== null) {
       const { status, headers, body } = decodeResponse(seal.open(row.id, 'response', row.sealed_response));
       if (body !== null) return { kind: 'replay', id: row.id, status, headers, body };
     } else if (row.response_status === null) {
@@ -248,9 +253,11 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
       if (recalled) return recalled;
     }
     const takenBack = row.state === 'compensating' || row.state === 'compensated';
-    const what = takenBack
-      ? 'the command was not applied, and its tentative event was taken back: repeat it under a new Idempotency-Key'
-      : 'the command was settled, but its answer is not known any more';
+    const what = undone
+      ? 'the command was applied and then taken back: repeat it under a new Idempotency-Key'
+      : takenBack
+        ? 'the command was not applied, and its tentative event was taken back: repeat it under a new Idempotency-Key'
+        : 'the command was settled, but its answer is not known any more';
     throw new AppError('answer-lost', what, {
       details: { location: locationOf(row.id), state: row.state },
     });
@@ -282,7 +289,7 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
       sealed_request: seal.seal(id, 'request', encodeRequest(command)).toString('base64'),
       settle_ms: writes.settleMs,
       deadline_ms: writes.responseTimeoutMs + writes.deadlineMs,
-      resend: writes.idempotency === 'key' || writes.idempotency === 'natural',
+      resend: mayResend(writes, command.upstream),
       tentative: tentative?.kind === 'built' ? tentative.events : null,
       traceparent: command.traceparent ?? null,
     };
@@ -377,7 +384,7 @@ export const createDualWrite = (deps: DualWriteDeps): DualWrite => {
     const open = forget(id);
     if (!open) return { kind: 'superseded', state: null };
     const { command, aggregate } = open;
-    const row = settlement({ id, fence, command, request: open.request, outcome, seal });
+    const row = settlement({ id, fence, key: open.key, command, request: open.request, outcome, seal });
     if (deferred >= MAX_DEFERRED) return { kind: 'deferred' };
     deferred += 1;
     const committed = commit(row, Date.now() + command.writes.responseTimeoutMs + command.writes.deadlineMs).then((done) => {

@@ -11,12 +11,30 @@ export type StoredFlag = ContextFlag & {
   readonly updatedBy: string;
 };
 
+/** How facts are spread over the stream. */
+type Partition = 'aggregate' | { readonly slots?: readonly number[] | null; readonly shards?: number | null };
+
 /** What the configuration says of a context the store has not met yet. */
-export type FlagSeed = { readonly name: string; readonly group: string | null; readonly stage: Stage; readonly canaryShareBp: number };
+export type FlagSeed = {
+  readonly name: string;
+  readonly group: string | null;
+  readonly stage: Stage;
+  readonly canaryShareBp: number;
+  /** Default `aggregate`. */
+  readonly partition?: Partition | undefined;
+};
 
 /** What the flags need of the configured contexts. */
-export const seedsOf = (contexts: readonly { name: string; group: string | null; stage: Stage; share: number }[]): FlagSeed[] =>
-  contexts.map(({ name, group, stage, share }) => ({ name, group, stage, canaryShareBp: stage === 'canary' ? share : 0 }));
+export const seedsOf = (
+  contexts: readonly { name: string; group: string | null; stage: Stage; share: number; partition?: Partition }[],
+): FlagSeed[] =>
+  contexts.map(({ name, group, stage, share, partition }) => ({
+    name,
+    group,
+    stage,
+    canaryShareBp: stage === 'canary' ? share : 0,
+    partition,
+  }));
 
 /** The columns a change may set; `version` rises with every change. */
 export type FlagPatch = Partial<{
@@ -88,7 +106,13 @@ export const seedFlags = async (db: Knex, seeds: readonly FlagSeed[], further: R
       .insert({ name: seed.name, grp: seed.group, stage, canary_share_bp: seed.canaryShareBp })
       .onConflict('name')
       .ignore();
-    // the group lives in the file; the stage does not
+    // group and partition live in the file; the stage does not
+    const { slots, shards } = typeof seed.partition === 'object' ? seed.partition : {};
+    const partition = slots ? JSON.stringify({ slots }) : shards ? JSON.stringify({ shards }) : null;
+    await db('banyan.context')
+      .where({ name: seed.name })
+      .whereRaw('partition is distinct from ?::jsonb', [partition])
+      .update({ partition });
     await db('banyan.context').where({ name: seed.name }).whereRaw('grp is distinct from ?', [seed.group]).update({ grp: seed.group });
   }
   return refused;

@@ -4,6 +4,8 @@ import { collect } from './collect.ts';
 import type { Upstream } from './upstream.ts';
 
 export type Question = {
+  /** Default GET; any other goes out with an empty body. */
+  readonly method?: string;
   readonly path: string;
   /** Flat pairs besides Host and Accept. */
   readonly headers?: readonly string[];
@@ -13,13 +15,14 @@ export type Question = {
   readonly timeoutMs?: number;
 };
 
-/** A GET in the gateway's own name, with nobody's credentials but those given. @throws AppError as `forward`; `upstream-protocol` for an answer that is too large or broke off */
+/** A request in the gateway's own name, with nobody's credentials but those given. @throws AppError as `forward`; `upstream-protocol` for an answer that is too large or broke off */
 export const askUpstream = async (upstream: Upstream, question: Question): Promise<{ readonly status: number; readonly body: Buffer }> => {
   const host = upstream.authority;
+  const { method = 'GET' } = question;
   const call = new Call({
     req: null,
     res: null,
-    method: 'GET',
+    method,
     target: question.path,
     path: null,
     query: '',
@@ -31,7 +34,10 @@ export const askUpstream = async (upstream: Upstream, question: Question): Promi
     clientAddress: '',
     requestId: '',
   });
-  const answer = await upstream.forward(call, question.timeoutMs === undefined ? {} : { timeoutMs: question.timeoutMs });
+  const answer = await upstream.forward(call, {
+    ...(question.timeoutMs === undefined ? {} : { timeoutMs: question.timeoutMs }),
+    ...(method === 'GET' ? {} : { body: Buffer.alloc(0) }),
+  });
   const { body, complete } = await collect(answer, question.limitBytes);
   if (body === null || !complete) throw new AppError('upstream-protocol', 'the answer is too large or broke off');
   return { status: answer.status, body };

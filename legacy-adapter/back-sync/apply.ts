@@ -16,7 +16,7 @@ export type ApplyDeps = {
 export type Applied = 'applied' | 'skipped';
 
 /** Not longer than a request of the shop may wait for the rows that back-sync holds. */
-const STATEMENT_TIMEOUT_MS = 10_000;
+export const STATEMENT_TIMEOUT_MS = 10_000;
 
 const pairs = (row: LegacyRow): [string, LegacyValue][] => Object.entries(row);
 const whereKey = (key: LegacyRow): string =>
@@ -25,7 +25,8 @@ const whereKey = (key: LegacyRow): string =>
     .join(' and ');
 const values = (row: LegacyRow): Knex.Value[] => pairs(row).map(([, value]) => value as Knex.Value);
 
-const write = async (trx: Knex, tables: readonly LegacyTable[], change: LegacyWrite): Promise<void> => {
+/** @throws AppError `conflict` for an `add` that has no row or would fall below zero */
+export const write = async (trx: Knex, tables: readonly LegacyTable[], change: LegacyWrite): Promise<void> => {
   const found = tables.find(({ name }) => name === change.table);
   if (!found) throw new AppError('internal', `the translation writes ${change.table}, which is none of its tables`);
   const table = tableSql(found);

@@ -1,9 +1,9 @@
 /** Raised whenever the functions or triggers below change: an adapter then replaces what an earlier one installed. */
-export const CAPTURE_VERSION = 1;
+export const CAPTURE_VERSION = 2;
 
 /**
- * Schema `banyan_capture` in the legacy database. `change` keeps every change until it is settled; `snapshot` and `sync_map` are the adapter's
- * memory of what it has read and written; `lost` counts changes that could not be kept, in a sequence because a sequence survives rollbacks.
+ * Schema `banyan_capture` in the legacy database. `change` keeps every change until it is settled; `snapshot`, `sync_map` and `compensation` are the
+ * adapter's memory of what it has read and written; `lost` counts changes that could not be kept, in a sequence because a sequence survives rollbacks.
  */
 export const SCHEMA_SQL = `
 create schema if not exists banyan_capture;
@@ -54,6 +54,15 @@ create table if not exists banyan_capture.sync_map (
   applied_at timestamptz not null default now(),
   primary key (context, subject, source)
 );
+
+-- keys under which something was taken back: each does it once
+create table if not exists banyan_capture.compensation (
+  key     text primary key,
+  context text not null,
+  subject text not null,
+  at      timestamptz not null default clock_timestamp()
+);
+create index if not exists compensation_age on banyan_capture.compensation (at);
 
 create sequence if not exists banyan_capture.lost minvalue 0 start 0;
 

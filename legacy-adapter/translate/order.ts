@@ -153,6 +153,21 @@ const rowsOf = (order: Order, current: AggregateRows): LegacyWrite[] => {
   ];
 };
 
+const cancelWrites = (order: Order, at: string): readonly LegacyWrite[] => {
+  if (order.status === 'cancelled') return [];
+  const set = { stat_cd: CODE.cancelled, xcl_ts: toBerlin(at) };
+  return [{ kind: 'upsert', table: 't_order', key: { ord_no: String(order.id) }, set }, ...stockWrites(reserved(order), new Map())];
+};
+
+/** An order is taken back by cancelling it; one that has left the house is not. */
+export const undoOrder = (rows: AggregateRows, at: string): readonly LegacyWrite[] => {
+  const order = toOrder(rows);
+  if (!order) throw new AppError('unprocessable', 'there is no such order in t_order');
+  if (order.status === 'shipped')
+    throw new AppError('unprocessable', `t_order: order ${order.id} is shipped (stat_cd S) and cannot be taken back`);
+  return cancelWrites(order, at);
+};
+
 /** Legacy writes for a fact of the extracted order service, with the stock that the monolith would have booked. */
 export const orderWrites = (fact: Envelope, current: AggregateRows): readonly LegacyWrite[] => {
   const old = toOrder(current);
@@ -167,9 +182,7 @@ export const orderWrites = (fact: Envelope, current: AggregateRows): readonly Le
     }
     case 'order.cancelled.v1': {
       if (!old) throw new AppError('unprocessable', `order ${fact.subject} was cancelled but is not in t_order`);
-      if (old.status === 'cancelled') return [];
-      const set = { stat_cd: CODE.cancelled, xcl_ts: toBerlin(data.cancelledAt ?? fact.time) };
-      return [{ kind: 'upsert', table: 't_order', key: { ord_no: String(old.id) }, set }, ...stockWrites(reserved(old), new Map())];
+      return cancelWrites(old, data.cancelledAt ?? fact.time);
     }
     case 'order.deleted.v1': {
       const ord_no = numberOf(data.id, 'id');

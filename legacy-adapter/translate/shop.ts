@@ -1,7 +1,7 @@
 import { AppError } from '@banyan/contracts/errors.ts';
 import type { Aggregate, Translation } from '../ports.ts';
 import { importedProduct, productFindings, productWrites, toProduct } from './inventory.ts';
-import { importedOrder, orderFindings, orderWrites, toOrder } from './order.ts';
+import { importedOrder, orderFindings, orderWrites, toOrder, undoOrder } from './order.ts';
 
 const aggregates: readonly Aggregate[] = [
   {
@@ -18,8 +18,8 @@ const aggregates: readonly Aggregate[] = [
 ];
 
 const words = {
-  order: { findings: orderFindings, imported: importedOrder, state: toOrder, writes: orderWrites },
-  inventory: { findings: productFindings, imported: importedProduct, state: toProduct, writes: productWrites },
+  order: { findings: orderFindings, imported: importedOrder, state: toOrder, writes: orderWrites, undo: undoOrder },
+  inventory: { findings: productFindings, imported: importedProduct, state: toProduct, writes: productWrites, undo: null },
 } as const;
 
 const of = (context: string): (typeof words)[keyof typeof words] => {
@@ -34,4 +34,9 @@ export const shop: Translation = {
   imported: (context, rows) => of(context).imported(rows),
   state: (context, rows) => of(context).state(rows),
   writes: (context, fact, current) => of(context).writes(fact, current),
+  undo(context, rows, at) {
+    const { undo } = of(context);
+    if (undo === null) throw new AppError('unprocessable', `the legacy shop has no way to take back what was done in context ${context}`);
+    return undo(rows, at);
+  },
 };

@@ -192,4 +192,33 @@ describe('back-sync', () => {
     });
     expect(await ask(adapter, 'POST', '/v1/contexts/nothing/ids', { count: 1 })).toMatchObject({ status: 404 });
   });
+
+  it('takes an order back once for a key, stock and all, for everybody to hear, and refuses what has left the house', async () => {
+    await rig.store('banyan.context').where({ name: 'order' }).update({ owner: 'legacy', stage: 'legacy', epoch: 1 });
+    const adapter = await rig.start({ order: 'ledger', inventory: 'capture' });
+    await rig.settled();
+    const before = await stock(2);
+    const { id } = await rig.place([[2, 3]]);
+    const undo = (aggregate: string, key: string) => ask(adapter, 'POST', '/v1/contexts/order/compensate', { key, aggregate });
+    const both = await Promise.all([undo(String(id), 'compensate-1'), undo(String(id), 'compensate-1')]);
+    expect(both.map(({ body }) => (body as { compensated: string }).compensated).sort()).toEqual(['done', 'repeated']);
+    expect(await shown(id)).toMatchObject({ status: 'cancelled' });
+    expect(await stock(2)).toBe(before);
+    // under another key there is nothing left to do
+    expect(await undo(String(id), 'compensate-2')).toEqual({ status: 200, body: { compensated: 'done' } });
+    expect(await stock(2)).toBe(before);
+    await rig.settled();
+    expect((await rig.facts('order', id)).map(({ type }) => type)).toEqual(['order.placed.v1', 'order.cancelled.v1']);
+
+    const shipped = await rig.place([[2, 1]]);
+    await rig.legacy('shop.t_order').where({ ord_no: shipped.id }).update({ stat_cd: 'S' });
+    expect(await undo(String(shipped.id), 'compensate-3')).toMatchObject({
+      status: 422,
+      body: { detail: expect.stringContaining('shipped') },
+    });
+    expect(await undo('999999', 'compensate-4')).toMatchObject({ status: 422 });
+    expect(await ask(adapter, 'POST', '/v1/contexts/inventory/compensate', { key: 'k', aggregate: '2' })).toMatchObject({ status: 422 });
+    expect(await ask(adapter, 'POST', '/v1/contexts/nothing/compensate', { key: 'k', aggregate: '2' })).toMatchObject({ status: 404 });
+    expect(await ask(adapter, 'POST', '/v1/contexts/order/compensate', { aggregate: '2' })).toMatchObject({ status: 400 });
+  });
 });

@@ -265,7 +265,7 @@ describe('evidence', () => {
     expectProblem(await post('/ledger/a2/resolve', { as: 'applied', reason: 'again' }), 409, 'illegal-move');
     expectProblem(await post('/ledger/zz/resolve', { as: 'applied', reason: 'x' }), 404, 'not-found');
     const problem = expectProblem(await post('/ledger/a2/resolve', { as: 'maybe', reason: 'x' }), 400, 'bad-request');
-    expect(problem.detail).toBe('as: expected one of applied, not-applied, no-event');
+    expect(problem.detail).toBe('as: expected one of applied, not-applied, no-event, compensate');
   });
 
   it('parts that are not there say so', async () => {

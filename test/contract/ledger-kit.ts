@@ -35,6 +35,7 @@ export const placing: RouteWrites = {
   publisher: 'ledger',
   idempotency: 'key',
   resolve: { get: '/api/orders?ref={key}', applied: '$[0].id', body: '$[0]', status: 201 },
+  compensate: null,
   responseTimeoutMs: 5_000,
   settleMs: 35_000,
   deadlineMs: 5_000,

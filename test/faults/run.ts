@@ -1,10 +1,13 @@
 import { parseArgs } from 'node:util';
+import { outage } from './storm/outage.ts';
 import { HOLES, holesIn, type StormReport, storm } from './storm/storm.ts';
+import { WEATHERS } from './storm/weather.ts';
 
 const HELP = `Kills gateways, with their relays, and PostgreSQL under load, while the monolith fails before, after and instead of its answers; then holds
 every fact on the stream and every answer against what the monolith did.
 
-  npm run faults -- [--seed 1] [--minutes 1] [--rate 100] [--publisher both] [--naive] [--once] [--no-kills] [--least N] [--json]
+  npm run faults -- [--seed 1] [--minutes 1] [--rate 100] [--publisher both] [--naive] [--once] [--no-kills]
+                    [--no-failures] [--stream calm] [--keyless] [--outage S] [--least N] [--json]
 
   --seed N         decides what is asked, what fails and who is killed when
   --minutes M      of storm for each publisher; up to three more until all is settled
@@ -13,12 +16,20 @@ every fact on the stream and every answer against what the monolith did.
   --naive          the same storm on the naive pattern (publish, write, else publish a compensation): shows its holes
   --once           clients never repeat their key
   --no-kills       BANYAN_FAILPOINT does it instead (docs/dual-write.md)
+  --no-failures    the monolith answers everything as it should
+  --stream W       calm | flaky (a tenth of the records refused, a hundredth of the requests stored and answered 500) | reshard (2, 4, 2 … shards) | outage
+  --keyless        a monolith that honours no keys and cannot be asked: nothing is sent twice, capture tells what became of it
+  --outage S       no storm: the stream is away for S seconds at --rate commands a second, and nobody notices
   --least N        goes on until N commands have begun
   --json           one document on stdout
 
 Exit code: 0 no hole; 1 a hole (never with --naive); 2 usage, or the storm could not be held.
 `;
 
+const lines = (report: object): string =>
+  Object.entries(report)
+    .map(([key, value]) => `${key.padEnd(20)} ${value}`)
+    .join('\n');
 const usage = (why: string): never => {
   process.stderr.write(`faults: ${why}\n\n${HELP}`);
   process.exit(2);
@@ -35,6 +46,10 @@ const read = () => {
         naive: { type: 'boolean', default: false },
         once: { type: 'boolean', default: false },
         'no-kills': { type: 'boolean', default: false },
+        'no-failures': { type: 'boolean', default: false },
+        stream: { type: 'string', default: 'calm' },
+        keyless: { type: 'boolean', default: false },
+        outage: { type: 'string' },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
       },
@@ -56,10 +71,28 @@ const publishers = { ledger: ['ledger'], capture: ['capture'], both: ['ledger', 
 const chosen = Object.hasOwn(publishers, options.publisher)
   ? publishers[options.publisher as keyof typeof publishers]
   : usage(`--publisher ${options.publisher}: expected ledger, capture or both`);
+const stream =
+  WEATHERS.find((one) => one === options.stream) ?? usage(`--stream ${options.stream}: expected one of ${WEATHERS.join(', ')}`);
+
+if (options.outage !== undefined) {
+  const report = await outage({
+    seed: number(options.seed, 'seed', 0),
+    seconds: number(options.outage, 'outage', 1),
+    perSecond: number(options.rate, 'rate', 1),
+    say: (line) => process.stderr.write(`${line}\n`),
+  });
+  const wrong = (['client_errors', 'lost', 'phantom', 'doubled', 'acked_missing', 'out_of_order'] as const).filter(
+    (key) => report[key] > 0,
+  );
+  process.stdout.write(
+    options.json ? `${JSON.stringify(report)}\n` : `${lines(report)}\n\n${wrong.length === 0 ? 'no hole' : wrong.join(', ')}\n`,
+  );
+  process.exit(wrong.length === 0 ? 0 : 1);
+}
 
 const reports: StormReport[] = [];
 try {
-  for (const publisher of options.naive ? (['ledger'] as const) : chosen)
+  for (const publisher of options.naive ? (['ledger'] as const) : options.keyless ? (['capture'] as const) : chosen)
     reports.push(
       await storm({
         seed: number(options.seed, 'seed', 0),
@@ -70,6 +103,9 @@ try {
         naive: options.naive,
         once: options.once,
         kills: !options['no-kills'],
+        failures: !options['no-failures'],
+        stream,
+        keyless: options.keyless,
         say: (line) => process.stderr.write(`${line}\n`),
       }),
     );
@@ -85,12 +121,7 @@ if (options.json) {
     `${JSON.stringify({ seed: Number(options.seed), commands: sum((r) => r.commands), kills: sum((r) => r.kills), ...totals, storms: reports })}\n`,
   );
 } else {
-  for (const report of reports)
-    process.stdout.write(
-      `${Object.entries(report)
-        .map(([key, value]) => `${key.padEnd(20)} ${value}`)
-        .join('\n')}\n\n`,
-    );
+  for (const report of reports) process.stdout.write(`${lines(report)}\n\n`);
   process.stdout.write(holes.length === 0 ? 'no hole\n' : `${holes.join('\n')}\n`);
 }
 process.exitCode = holes.length > 0 && !options.naive ? 1 : 0;

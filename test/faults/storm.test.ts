@@ -1,11 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
+import { outage } from './storm/outage.ts';
 import { holesIn, storm } from './storm/storm.ts';
 
 /** The long ones: `npm run faults`. */
 const SECONDS = 4;
 
 describe('a short storm', () => {
-  it('of kills and a monolith that fails before, after and instead of its answers leaves no hole', async () => {
+  it('of kills, a monolith that fails before, after and instead of its answers, and a stream that is split and merged leaves no hole', async () => {
     const report = await storm({
       seed: 11,
       seconds: SECONDS,
@@ -14,6 +15,9 @@ describe('a short storm', () => {
       naive: false,
       once: false,
       kills: true,
+      failures: true,
+      stream: 'reshard',
+      keyless: false,
       leastCommands: 0,
       say: () => undefined,
     });
@@ -22,5 +26,14 @@ describe('a short storm', () => {
     expect(report.commands).toBeGreaterThan(SECONDS * 20);
     // it did blow
     expect(report.kills).toBeGreaterThan(0);
+  }, 300_000);
+});
+
+describe('a stream that is away', () => {
+  it('is noticed by no client, and everything is on it afterwards, in order', async () => {
+    const report = await outage({ seed: 5, seconds: 3, perSecond: 30, say: () => undefined });
+    expect(report).toMatchObject({ unanswered: 0, lost: 0, phantom: 0, doubled: 0, acked_missing: 0, out_of_order: 0 });
+    // it was away
+    expect(report.backlog).toBeGreaterThan(30);
   }, 300_000);
 });

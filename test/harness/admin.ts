@@ -161,7 +161,10 @@ export const fakeLedger = (entries: LedgerEntryView[]): LedgerPort => ({
     const at = entries.findIndex((one) => one.id === id);
     const before = entries[at]!;
     if (before.state !== 'parked') throw new AppError('illegal-move', `ledger entry ${id} is ${before.state}`);
-    const after = { ...before, state: ({ applied: 'applied', 'not-applied': 'rejected', 'no-event': 'done' } as const)[as] };
+    const after = {
+      ...before,
+      state: ({ applied: 'applied', 'not-applied': 'rejected', 'no-event': 'done', compensate: 'compensating' } as const)[as],
+    };
     entries[at] = after;
     return after;
   },

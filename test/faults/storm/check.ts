@@ -42,7 +42,11 @@ const orderFaults = (facts: readonly Envelope[]): number => {
 };
 
 /** Pure: holds what the stream says, in its order shard by shard, and what clients were told against what the monolith did. */
-export const check = (facts: readonly Envelope[], effects: ReadonlyMap<string, Effect>, told: readonly Told[]): Holes => {
+export const check = (
+  facts: readonly Envelope[],
+  effects: ReadonlyMap<string, Effect>,
+  told: readonly Pick<Told, 'key' | 'status' | 'id'>[],
+): Holes => {
   const distinct = first(facts);
   const byRef = Map.groupBy(distinct, (fact) => dataOf(fact).ref ?? '');
   let [lost, phantom, doubled, wronglyCompensated, undecided, outOfOrder] = [0, 0, 0, 0, 0, orderFaults(facts)];
@@ -59,7 +63,9 @@ export const check = (facts: readonly Envelope[], effects: ReadonlyMap<string, E
       if (ends.length !== 1) undecided += 1;
     }
   }
-  for (const ref of effects.keys()) if (!byRef.get(ref)?.some((fact) => fact.phase === undefined || fact.phase === 'confirmed')) lost += 1;
+  // of a rush nothing can be told: it is taken back in the monolith
+  for (const [ref, { kind }] of effects)
+    if (kind !== 'rush' && !byRef.get(ref)?.some((fact) => fact.phase === undefined || fact.phase === 'confirmed')) lost += 1;
 
   for (const [, ofSubject] of Map.groupBy(distinct, (fact) => `${fact.source} ${fact.subject} ${fact.epoch}`)) {
     let last = 0;
@@ -72,7 +78,10 @@ export const check = (facts: readonly Envelope[], effects: ReadonlyMap<string, E
     }
   }
 
-  const missing = told.filter(({ key, status, id }) => status >= 200 && status < 300 && effects.get(key)?.subject !== id).length;
+  const missing = told.filter(
+    ({ key, status, id }) =>
+      status >= 200 && status < 300 && status !== 202 && effects.get(key)?.kind !== 'rush' && effects.get(key)?.subject !== id,
+  ).length;
   return {
     lost,
     phantom,

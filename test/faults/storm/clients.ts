@@ -8,6 +8,9 @@ export type Told = {
   readonly status: number;
   readonly id: string | null;
   readonly attempts: number;
+  /** When it began, and how long it took to its final answer; ms of this process's clock. */
+  readonly at: number;
+  readonly ms: number;
   readonly last?: string;
 };
 
@@ -51,12 +54,14 @@ export type ClientsOptions = {
   /** Base URLs; every attempt goes to the next one. */
   readonly urls: readonly string[];
   readonly perSecond: number;
+  /** That the answer is lost is final: nobody can be asked for it. */
+  readonly keyless?: boolean;
   /** Never repeat a key. */
   readonly once: boolean;
   /** How many of each existing thing there are. */
   readonly subjects: number;
   /** Of every kind of command: its share. */
-  readonly shares: { readonly orders: number; readonly entries: number };
+  readonly shares: { readonly orders: number; readonly entries: number; readonly rushes: number };
 };
 
 export type Clients = {
@@ -66,6 +71,7 @@ export type Clients = {
 };
 
 /** Not applied, and its tentative fact taken back: that is final, a repeat needs a new key. */
+const PARKED = /"state":"parked"/;
 const TAKEN_BACK = /"state":"compensat/;
 
 /** Careful clients: they repeat their key until somebody gives a final answer. 202 and 5xx are none, nor what a gateway refuses of its own. */
@@ -84,22 +90,30 @@ export const startClients = (options: ClientsOptions): Clients => {
     const subject = Math.floor(random() * options.subjects);
     if (dice < options.shares.orders) return { key, method: 'POST', path: '/api/orders' };
     if (dice < options.shares.orders + options.shares.entries) return { key, method: 'POST', path: `/api/accounts/a${subject}/entries` };
+    if (dice < options.shares.orders + options.shares.entries + options.shares.rushes) return { key, method: 'POST', path: '/api/rushes' };
     return { key, method: 'PUT', path: `/api/notes/n${subject}` };
   };
   const surely = async (command: Command, at: number): Promise<Told> => {
     let last = '';
+    const began = performance.now();
+    const took = () => ({ at: began, ms: performance.now() - began });
     for (let attempts = 1; ; attempts++) {
       try {
         const { status, body } = await send(agent, options.urls[(at + attempts) % options.urls.length]!, command, `client-${at % 20}`);
         const answered = status >= 200 && status < 300 && status !== 202;
-        const refused = status >= 400 && status < 500 && (!body.includes('"code"') || TAKEN_BACK.test(body));
+        const refused =
+          status >= 400 &&
+          status < 500 &&
+          (!body.includes('"code"') || TAKEN_BACK.test(body) || (options.keyless === true && body.includes('"answer-lost"')));
         last = `${status} ${body.slice(0, 200)}`;
-        if (answered || refused) return { key: command.key, status, id: idIn(body), attempts };
+        // nobody knows, and a person will tell: a careful client asks by other means
+        if (status === 202 && PARKED.test(body)) return { key: command.key, status, id: null, attempts, ...took() };
+        if (answered || refused) return { key: command.key, status, id: idIn(body), attempts, ...took() };
       } catch (error) {
         // refused, reset or silent: the next attempt may find somebody
         last = String(error);
       }
-      if (late || options.once) return { key: command.key, status: 0, id: null, attempts, last };
+      if (late || options.once) return { key: command.key, status: 0, id: null, attempts, ...took(), last };
       await pause(Math.min(1_000, 30 * 2 ** Math.min(attempts, 5)) * (0.5 + Math.random()));
     }
   };
