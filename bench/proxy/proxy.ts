@@ -4,7 +4,7 @@ import { type BenchOptions, machine, median, type Report, type Row, round } from
 import { manyRoutes, oneRoute, paths, shadowed, startBanyan } from './banyan.ts';
 import { findTools, type Tools } from './install.ts';
 import { createLoader, type Loader, type LoadResult, steady } from './load.ts';
-import { check, type Server, startHaproxy, startNginx, startNpmPeer, startStub, startUpstream } from './servers.ts';
+import { check, type Server, startHaproxy, startNginx, startNpmPeer, startRemoteStub, startStub, startUpstream } from './servers.ts';
 import { streams } from './streams.ts';
 import { cpuUs, rssMiB } from './usage.ts';
 
@@ -23,6 +23,8 @@ type Name = keyof typeof NAMES;
 
 type Plan = {
   readonly rounds: number;
+  /** Of fresh processes, for what routes cost. */
+  readonly pairs: number;
   readonly seconds: number;
   readonly warmUpSeconds: number;
   readonly connections: number;
@@ -34,6 +36,7 @@ type Plan = {
 
 const FULL: Plan = {
   rounds: 5,
+  pairs: 7,
   seconds: 4,
   warmUpSeconds: 4,
   connections: 32,
@@ -42,7 +45,7 @@ const FULL: Plan = {
   clients: 20,
   bytes: 50 * 2 ** 20,
 };
-const QUICK: Plan = { ...FULL, rounds: 1, seconds: 1, warmUpSeconds: 1, steadySeconds: 2, clients: 4 };
+const QUICK: Plan = { ...FULL, rounds: 1, pairs: 1, seconds: 2, warmUpSeconds: 1, steadySeconds: 2, clients: 4 };
 
 /** A monolith that takes this long, and an extracted side that takes ten times as long, ms. */
 const LEGACY_MS = 5;
@@ -120,8 +123,8 @@ const rowsOf = (servers: ReadonlyMap<Name, Server>, rounds: readonly Map<Name, S
 /** What a client feels of a shadow that hangs or is slow: p99 at a fixed rate, against the same with shadow off just before and after. */
 const shadowPain = async (shop: Workshop, plan: Plan, say: BenchOptions['say']) => {
   const legacy = (await startStub(shop, ['--delay', String(LEGACY_MS)])).url;
-  const hung = (await startStub(shop, ['--hang'])).url;
-  const slow = (await startStub(shop, ['--delay', String(SLOW_MS)])).url;
+  const hung = (await startRemoteStub(shop, ['--hang'])).url;
+  const slow = (await startRemoteStub(shop, ['--delay', String(SLOW_MS)])).url;
   const gateways = {
     off: await startBanyan(shop, { name: 'shadow-off', legacy, contexts: oneRoute() }),
     hung: await startBanyan(shop, { name: 'shadow-hung', legacy, contexts: shadowed(hung) }),
@@ -183,6 +186,33 @@ const growth = async (shop: Workshop, plan: Plan, say: BenchOptions['say']): Pro
   return round(result.growthMiB, 1);
 };
 
+/**
+ * What 10,000 routes cost, in pairs of fresh processes. Which memory a process happens to get decides as much as that: on shared machines two processes of the
+ * same kind differ by up to half, for as long as they live.
+ */
+const routesCost = async (shop: Workshop, loader: Loader, upstream: string, plan: Plan, say: BenchOptions['say']): Promise<number> => {
+  const load = { seconds: plan.seconds, connections: plan.connections };
+  const ratios: number[] = [];
+  for (let i = 0; i < plan.pairs; i++) {
+    const pair = {
+      one: await startBanyan(shop, { name: `one-${i}`, legacy: upstream, contexts: oneRoute() }),
+      many: await startBanyan(shop, { name: `many-${i}`, legacy: upstream, contexts: manyRoutes() }),
+    };
+    const spent = { one: 0, many: 0 };
+    for (const { url } of Object.values(pair)) await loader.load({ ...load, url, seconds: plan.warmUpSeconds });
+    for (const name of ['one', 'many', 'many', 'one'] as const) {
+      const { url, pid } = pair[name];
+      const before = cpuUs(pid);
+      const { requests } = await loader.load({ ...load, url, seconds: plan.seconds / 2 });
+      spent[name] += (cpuUs(pid) - before) / requests / 2;
+    }
+    for (const server of Object.values(pair)) await server.stop();
+    ratios.push(spent.many / spent.one);
+    say(`pair ${i + 1}: ${round(spent.one, 1)} us with 1 route, ${round(spent.many, 1)} us with 10,000`);
+  }
+  return round(median(ratios), 3);
+};
+
 const versionOf = (program: string, flag: string): string => {
   try {
     const output = execFileSync('/bin/sh', ['-c', `"${program}" ${flag} 2>&1`], { encoding: 'utf8' });
@@ -217,7 +247,7 @@ export const benchProxy = async (options: BenchOptions): Promise<Report> => {
       cpu_over_haproxy: ratio(rounds, 'one', 'haproxy', cpu),
       cpu_plain_over_hpm4: ratio(rounds, 'plain', 'hpm', cpu),
       cpu_plain_over_fastify: ratio(rounds, 'plain', 'fastify', cpu),
-      cpu_10k_routes_over_1: ratio(rounds, 'many', 'one', cpu),
+      cpu_10k_routes_over_1: await routesCost(shop, loader, upstream.url, plan, say),
       cpu_shadow_over_off: ratio(rounds, 'shadow', 'one', cpu),
       ...pain.figures,
       rss_growth_mb: await growth(shop, plan, say),

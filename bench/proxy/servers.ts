@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs';
+import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { freePort, type Started, type Workshop } from '../processes.ts';
 
@@ -86,6 +87,16 @@ export const startNpmPeer = async (
 export const startStub = async (shop: Workshop, args: readonly string[]): Promise<Server> => {
   const { urls, pid, stop } = await shop.startNode('bench/proxy/stub.ts', args);
   return { url: urls.http!, pid, stop };
+};
+
+/**
+ * One that stands for a machine of its own: it may have what the others leave of the processors, and takes none from them. What is measured beside it would
+ * otherwise wait for a core, which no proxy can help.
+ */
+export const startRemoteStub = async (shop: Workshop, args: readonly string[]): Promise<Server> => {
+  const server = await startStub(shop, args);
+  setPriority(server.pid, constants.priority.PRIORITY_LOW);
+  return server;
 };
 
 /** Fails early where a proxy does not answer as its upstream would. */

@@ -4,7 +4,7 @@ import { type Banyan, oneRoute, paths, shadowed, startBanyan } from '../proxy/ba
 import { heapUseIn } from '../proxy/heap-log.ts';
 import { findTools } from '../proxy/install.ts';
 import { createLoader, type Loader, type LoadResult, steady } from '../proxy/load.ts';
-import { startStub, startUpstream } from '../proxy/servers.ts';
+import { startRemoteStub, startStub, startUpstream } from '../proxy/servers.ts';
 import { cpuUs } from '../proxy/usage.ts';
 import { type BenchOptions, machine, median, type Report, type Row, round } from '../report.ts';
 
@@ -54,9 +54,9 @@ const sample = async (gateway: Banyan, load: () => Promise<LoadResult>): Promise
 const lanesOf = async (shop: Workshop, builds: ReadonlyMap<string, string | undefined>, upstream: string): Promise<Lane[]> => {
   const legacy = (await startStub(shop, ['--delay', String(LEGACY_MS)])).url;
   const stubs = {
-    slow: (await startStub(shop, ['--delay', String(SLOW_MS)])).url,
-    hung: (await startStub(shop, ['--hang'])).url,
-    reading: (await startStub(shop, ['--delay', String(SLOW_MS), '--read', String(SLOW_READ)])).url,
+    slow: (await startRemoteStub(shop, ['--delay', String(SLOW_MS)])).url,
+    hung: (await startRemoteStub(shop, ['--hang'])).url,
+    reading: (await startRemoteStub(shop, ['--delay', String(SLOW_MS), '--read', String(SLOW_READ)])).url,
   };
   const lanes: Lane[] = [];
   for (const [build, checkout] of builds) {

@@ -159,7 +159,7 @@ describe('completion', () => {
     expect(some).toEqual(['canary', 'cutover']);
     expect(flags).toEqual(expect.arrayContaining(['--percent', '--force', '--reason', '--json', '--help']));
     expect([state, equals, of]).toEqual([['published', 'parked'], ['parked'], ['order']]);
-    expect(group.sort()).toEqual(['compare', 'latency', 'rejudge', 'replay', 'report']);
+    expect([...group!].sort()).toEqual(['compare', 'latency', 'rejudge', 'replay', 'report']);
     expect([ramp, nothing]).toEqual([['pause'], []]);
   });
 
