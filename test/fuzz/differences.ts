@@ -65,6 +65,8 @@ export const DIFFERENCES: Readonly<Record<string, string>> = {
   'nginx sends on what no strict reader takes: bare-cr': 'nginx sends a CR inside a value on; Banyan answers 400 (RFC 9112 2.2).',
   'nginx sends on what no strict reader takes: start-line':
     'nginx sends a fragment or raw bytes of a target on that came with the broken line.',
+  'nginx sends on what no strict reader takes: method-unknown':
+    'nginx takes a method that Node does not know, and sends a malformed target on that stands in the request behind it; Banyan has answered 400 and closed.',
   'sent on differently: OPTIONS *': 'OPTIONS of a URL without a path is for the server as a whole, `*` (RFC 9112 3.2.4); nginx sends `/`.',
   'sent on differently: a URL without a path':
     'A URL without a path but with a query has the path `/` (RFC 9112 3.2.1): Banyan sends `/?`, nginx leaves the query out of it.',
