@@ -313,7 +313,8 @@ export const createListener = (options: ListenerOptions): Listener => {
     const res = latest.get(socket);
     if (error.code === 'HPE_CLOSED_CONNECTION' && res !== undefined) {
       // `Connection: close`, even in a trailer: what is behind it is nobody's request, and gets no answer.
-      const close = (): void => void socket.end();
+      // a socket that is not read any more would not notice the client's leaving
+      const close = (): void => socket.destroySoon();
       if (isOut(res)) close();
       else res.once('close', close);
       return;
