@@ -87,10 +87,10 @@ const nonceOf = (answer: StrictResponse): number | null => {
 
 /**
  * Node tells nobody of a fault in the body of a request that asked for an upgrade which is not taken: it reads on and gives nothing, until
- * the time-out of a body that stands still ends it.
+ * the time-out of a body that stands still ends it. Behind the method PRI it waits for the rest of HTTP/2's preface, until the time-out of a head.
  */
 const maySwallow = ({ requests, tail }: Verdict): boolean =>
-  [...requests, tail].some((request) => request?.upgrades === true && request.framing === 'chunked');
+  [...requests, tail].some((request) => (request?.upgrades === true && request.framing === 'chunked') || request?.method === 'PRI');
 
 export type Judged = { readonly faults: string[]; readonly answered: number; readonly refused: number };
 
