@@ -179,7 +179,8 @@ export const judgeRequests = (verdict: Verdict, heard: Heard, seen: readonly Sig
   for (const answer of answers.slice(a)) faults.push(`one answer too many: ${answer.status}`);
   if (heard.rest !== '') {
     // A refusal of what was no request has a body, be it that HEAD stood there; an answer cut off with the connection is visible.
-    const cut = (broken || (answers.at(-1)?.status ?? 0) >= 400) && (heard.end === 'fin' || heard.end === 'reset');
+    // One that is swallowed may have had its interim answer.
+    const cut = maySwallow(verdict) || ((broken || (answers.at(-1)?.status ?? 0) >= 400) && (heard.end === 'fin' || heard.end === 'reset'));
     if (!cut) faults.push(`bytes behind the answers: ${short(heard.rest)}`);
   }
   if (heard.end === 'hung' && !maySwallow(verdict)) faults.push('the connection stood still');
